@@ -1,0 +1,87 @@
+"""What we estimate: the state of one body at one time, and what the fit reports about itself."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+
+
+class Source(IntEnum):
+    """How a joint was obtained (SmplxState.msg SRC_*)."""
+
+    OBSERVED = 0
+    PARTIAL = 1
+    COMPLETED = 2
+    PREDICTED = 3
+    DEFAULT = 4
+
+
+class Status(IntEnum):
+    """Track status (SmplxState.msg)."""
+
+    INITIALISING = 0
+    TRACKING = 1
+    PARTIAL = 2
+    PREDICTED = 3
+    REACQUIRED = 4
+    LOST = 5
+
+
+class Quality(IntEnum):
+    """How much of the fit was run (SmplxState.msg QUALITY_*)."""
+
+    FULL = 0
+    REDUCED = 1
+    FILTER_ONLY = 2
+    HOLD = 3
+
+
+@dataclass(frozen=True)
+class BodyState:
+    """One body in the output frame (camera optical frame for 2D input). Metres, radians, seconds."""
+
+    stamp_ns: int
+    pose_rotvec: np.ndarray  # (55, 3) parent-relative axis-angle, SMPL-X order; [0] is the root
+    transl: np.ndarray  # (3,) SMPL-X `transl`
+    betas: np.ndarray  # (10,)
+    expression: np.ndarray  # (E,)
+    joints: np.ndarray  # (55, 3)
+    landmarks: np.ndarray  # (133, 3) COCO-WholeBody-133 points on the body
+    joint_velocities: np.ndarray  # (55, 3) m/s
+    rotation_sigma: np.ndarray  # (55,) rad, 1 sigma, isotropic
+    position_sigma: np.ndarray  # (55,) m
+    pelvis_covariance: np.ndarray  # (6, 6) position then rotation, output frame
+    source: np.ndarray  # (55,) uint8, Source
+    betas_frozen: bool = False
+
+
+@dataclass(frozen=True)
+class FitStats:
+    """What the fit did in one frame."""
+
+    window_frames: int = 0
+    iterations: int = 0
+    prior_evals: int = 0
+    stage_seconds: dict[str, float] = field(default_factory=dict)  # stage name -> seconds
+    loss_data: float = 0.0
+    loss_prior: float = 0.0
+    loss_temporal: float = 0.0
+    reprojection_rms_px: float = float('nan')  # 2D input
+    residual_rms_m: float = float('nan')  # 3D input
+    warm_started: bool = False
+    converged: bool = False
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The answer for one person and one frame."""
+
+    body_id: str  # REP-155 id: a letter first, short, not persistent
+    track_id: str  # identity given by the detector, may be empty
+    status: Status
+    quality: Quality
+    state: BodyState
+    observed_fraction: float  # share of the body and hand joints with evidence in this frame
+    confidence: float  # [0, 1]
+    hand_occluded_s: tuple[float, float]  # left, right: seconds since last direct evidence
+    stats: FitStats
