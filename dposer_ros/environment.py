@@ -1,0 +1,132 @@
+"""Where the compiled messages of a source checkout are, and how every process comes to see them.
+
+On a robot the sourced ROS 2 set-up files do this and nothing here acts. With ROS 2 from pip wheels,
+`make messages` installs the messages into `install/` of the checkout and writes one `.pth` file into
+the virtual environment, which every start of its Python reads. The dynamic loader reads
+LD_LIBRARY_PATH only at the start of a process; the wheels' `ros_wheels_bootstrapper.pth`, later in
+the alphabet, therefore starts Python once more and passes on what ours has put there, so that no
+restart of our own is needed and children inherit all of it.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from dposer_core.errors import ConfigError
+
+# Set by the wheels' bootstrapper when it has restarted Python (ros-wheels-bootstrapper 0.1).
+BOOTSTRAP_GUARD = '_ROS_WHEELS_BOOTSTRAP_COMPLETE'
+
+# Sorts before `ros_wheels_bootstrapper.pth`.
+PTH_NAME = 'dposer_ros_messages.pth'
+
+# A `.pth` file holds folders for sys.path and lines that begin with `import`. The guard is lifted
+# when an older parent process already restarted without knowing our folder, so it happens again.
+PTH_TEMPLATE = """\
+{checkout}
+{site_packages}
+import os; path = os.environ.get('LD_LIBRARY_PATH', ''); \
+{lib!r} in path.split(':') or (os.environ.update(LD_LIBRARY_PATH={lib!r} + ':' + path), \
+os.environ.pop({guard!r}, None)); \
+path = os.environ.get('AMENT_PREFIX_PATH', ''); \
+{prefix!r} in path.split(':') or os.environ.update(\
+AMENT_PREFIX_PATH=(path and path + ':') + {prefix!r} + ':' + {python_prefix!r}); del path
+"""
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def message_prefix() -> Path:
+    """The install prefix of `make messages`: `install/` beside this package."""
+    return CHECKOUT / 'install'
+
+
+def ros_environment(
+    prefix: Path | None = None, environ: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """A copy of `environ` in which a child process of any Python finds our messages and our code.
+
+    Children of a Python of the virtual environment need nothing of this; it serves a shell, and
+    programs that are not Python.
+
+    Args:
+        prefix: install prefix of the messages; default `message_prefix()`. If nothing is installed
+            there (a robot with its sourced ROS 2), the environment is returned as it is.
+        environ: default `os.environ`.
+    """
+    env = dict(os.environ if environ is None else environ)
+    prefix = message_prefix() if prefix is None else Path(prefix)
+    if not (prefix / 'share' / 'dposer_ros').is_dir():
+        return env
+    _prepend(env, 'PYTHONPATH', _site_packages(prefix))
+    _prepend(env, 'PYTHONPATH', CHECKOUT)
+    if os.path.isdir(os.path.join(sys.prefix, 'share', 'rclpy')):  # the pip wheels
+        _prepend(env, 'LD_LIBRARY_PATH', Path(sys.prefix) / 'lib')
+        _prepend(env, 'AMENT_PREFIX_PATH', sys.prefix)
+    _prepend(env, 'LD_LIBRARY_PATH', prefix / 'lib')
+    _prepend(env, 'AMENT_PREFIX_PATH', prefix)
+    return env
+
+
+def require_messages() -> None:
+    """Raise ConfigError with the remedy if our messages cannot be loaded in this process."""
+    try:
+        import rclpy  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f'rclpy cannot be imported ({error}): source /opt/ros/<distro>/setup.bash, or run '
+            '`make setup` and use .venv/bin/python'
+        ) from error
+    try:
+        from dposer_ros.msg import KeypointFrame
+
+        type(KeypointFrame).__import_type_support__()
+    except Exception as error:  # the generated code has exception types of its own
+        raise ConfigError(
+            f'the messages cannot be loaded ({error}): run `make messages`, or `colcon build` and '
+            'source its setup.bash'
+        ) from error
+
+
+def write_pth(prefix: Path, folder: Path) -> Path:
+    """Write the `.pth` file that makes the messages in `prefix` known to the Python of `folder`.
+
+    Args:
+        prefix: install prefix of the messages.
+        folder: the `site-packages` of the virtual environment.
+    """
+    text = PTH_TEMPLATE.format(
+        checkout=CHECKOUT,
+        site_packages=_site_packages(prefix),
+        lib=str(prefix / 'lib'),
+        guard=BOOTSTRAP_GUARD,
+        prefix=str(prefix),
+        python_prefix=sys.prefix,
+    )
+    path = folder / PTH_NAME
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(text)
+    temporary.replace(path)
+    return path
+
+
+def _site_packages(prefix: Path) -> Path:
+    version = f'python{sys.version_info.major}.{sys.version_info.minor}'
+    return prefix / 'lib' / version / 'site-packages'
+
+
+def _prepend(env: dict[str, str], name: str, entry: str | Path) -> None:
+    kept = [part for part in env.get(name, '').split(os.pathsep) if part and part != str(entry)]
+    env[name] = os.pathsep.join([str(entry), *kept])
+
+
+def main() -> None:
+    """`python -m dposer_ros.environment`, the last step of `make messages`."""
+    import sysconfig
+
+    print(write_pth(message_prefix(), Path(sysconfig.get_path('purelib'))))
+
+
+if __name__ == '__main__':
+    main()
