@@ -70,7 +70,7 @@ class PriorConfig:
 class FitConfig:
     """The sliding-window Gauss-Newton fit."""
 
-    window: int = param(8, 'frames estimated together', unit='frames', low=1, high=64)
+    window: int = param(8, 'frames estimated together', unit='frames', low=3, high=64)
     relinearise: int = param(3, 'newest frames relinearised at every iteration', unit='frames', low=1, high=64, live=True)
     max_iterations: int = param(3, 'Gauss-Newton iterations per frame', low=1, high=50, live=True)
     cold_iterations: int = param(25, 'Gauss-Newton iterations of a cold start', low=1, high=200, live=True)

@@ -1,10 +1,12 @@
 """What was seen: one person's keypoints in one frame, in the hub layout COCO-WholeBody-133."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dposer_core.camera import PinholeCamera
+if TYPE_CHECKING:
+    from dposer_core.camera import PinholeCamera
 
 NUM_POINTS = 133
 
@@ -19,7 +21,7 @@ class Observation:
     """(133, 2) undistorted pixels of `camera`, or (133, 3) metres in the output frame."""
     confidence: np.ndarray
     """(133,) in [0, 1]; 0 means absent (its point may be anything finite)."""
-    camera: PinholeCamera | None = None
+    camera: 'PinholeCamera | None' = None
     """Distortion-free pinhole camera; required for 2D, unused for 3D."""
     track_id: str = ''
     """Identity given by the detector; empty if it has none."""

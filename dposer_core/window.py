@@ -1,0 +1,315 @@
+"""The sliding window: a block-banded Gauss-Newton problem over the newest frames.
+
+Each frame has its own terms (data, prior); links tie neighbours (constant velocity, standstill,
+constant shape), so the normal equations are block-pentadiagonal with diagonal links. Frames are
+eliminated oldest first. Three consequences, which are the whole design:
+
+- Cost is linear in the window, and only frames from the first relinearised one on are factorised
+  again; the factors of older ones are kept.
+- A frame that leaves has already been eliminated: its Schur complement *is* the prior on the two
+  frames after it, nothing is forgotten and nothing is computed for it.
+- What is left of the newest frame's block after elimination is its marginal information, so the
+  covariance costs one inverse.
+
+A frame's terms are linear around its linearisation point `at`; its estimate is `at` (+) `delta`.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.linalg import lapack
+
+from dposer_core import kinematics
+from dposer_core.errors import DPoserError
+from dposer_core.kinematics import PELVIS, ROTATIONS
+
+
+class SolveError(DPoserError):
+    """The normal equations are not positive definite or not finite."""
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A point of the state space of one frame."""
+
+    pelvis: np.ndarray  # (3,) m, output frame
+    rotations: np.ndarray  # (53, 3, 3) root, then PRIOR_JOINTS, parent-relative
+    coefficients: np.ndarray  # (10 + E,) betas, expression
+
+    def plus(self, delta: np.ndarray) -> 'Pose':
+        """This pose moved by a tangent vector (num_dof,)."""
+        return Pose(
+            self.pelvis + delta[PELVIS],
+            kinematics.perturb(self.rotations, delta[ROTATIONS].reshape(-1, 3)),
+            self.coefficients + delta[ROTATIONS.stop :],
+        )
+
+    def minus(self, base: 'Pose') -> np.ndarray:
+        """Tangent vector (num_dof,) that leads from `base` to this pose."""
+        return np.concatenate(
+            [
+                self.pelvis - base.pelvis,
+                kinematics.relative_log(base.rotations, self.rotations).ravel(),
+                self.coefficients - base.coefficients,
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Smoothness:
+    """Standard deviations (num_dof,) of the links between neighbours."""
+
+    acceleration: np.ndarray  # change of velocity per second; inf where none is expected
+    velocity: np.ndarray  # distance per second of a standstill; inf for none
+    walk: np.ndarray  # random walk, distance per sqrt(second); inf for none
+
+
+@dataclass
+class _Link:
+    """Whitened terms that tie a frame to the one (`v`) and two (`c`) before it; all (num_dof,)."""
+
+    c0: np.ndarray
+    c1: np.ndarray
+    c2: np.ndarray
+    v: np.ndarray
+    r_acceleration: np.ndarray
+    r_velocity: np.ndarray
+
+
+@dataclass
+class Frame:
+    """One time in the window."""
+
+    stamp_ns: int
+    at: Pose
+    delta: np.ndarray
+    hessian: np.ndarray  # (num_dof, num_dof) lower triangle, own terms
+    gradient: np.ndarray  # (num_dof,)
+    payload: object = None  # what the caller needs to linearise again (the observation)
+    link: _Link | None = None
+    factor: '_Factor | None' = None
+
+    @property
+    def estimate(self) -> Pose:
+        """`at` moved by `delta`."""
+        return self.at.plus(self.delta)
+
+
+@dataclass
+class _Factor:
+    """What eliminating a frame leaves behind."""
+
+    cholesky: np.ndarray  # lower, (n, n)
+    information: np.ndarray  # (n, n) the block before elimination: marginal of the newest frame
+    to_next: np.ndarray  # L^-1 B_{k+1,k}^T
+    to_second: np.ndarray  # L^-1 B_{k+2,k}^T
+
+
+@dataclass
+class _Marginal:
+    """Information on the two oldest frames from all that have left."""
+
+    h00: np.ndarray
+    h10: np.ndarray
+    h11: np.ndarray
+    g0: np.ndarray
+    g1: np.ndarray
+    anchors: tuple[Pose, Pose] = field(repr=False)
+
+
+def _add_diagonal(matrix: np.ndarray, values: np.ndarray) -> None:
+    matrix.ravel()[:: matrix.shape[1] + 1] += values
+
+
+def _symmetric(lower: np.ndarray) -> np.ndarray:
+    full = np.tril(lower)
+    return full + np.tril(lower, -1).T
+
+
+class Window:
+    """Frames in time order and the solver over them.
+
+    Args:
+        size: most frames kept, at least 3.
+        smoothness: links between neighbours.
+    """
+
+    def __init__(self, size: int, smoothness: Smoothness) -> None:
+        self.size = size
+        self.smoothness = smoothness
+        self.frames: list[Frame] = []
+        self._marginal: _Marginal | None = None
+
+    def append(self, stamp_ns: int, at: Pose, payload: object) -> Frame:
+        """Add the newest frame; the oldest leaves when the window is full."""
+        if len(self.frames) == self.size:
+            self._drop_oldest()
+        n = len(self.smoothness.walk)
+        frame = Frame(stamp_ns, at, np.zeros(n), np.zeros((n, n)), np.zeros(n), payload)
+        self.frames.append(frame)
+        return frame
+
+    def solve(self, first: int) -> float:
+        """One Gauss-Newton step of all frames; those from `first` on were relinearised.
+
+        Returns:
+            The temporal cost at the linearisation point of the frames from `first` on.
+
+        Raises:
+            SolveError: the equations cannot be solved; the frames keep their deltas.
+        """
+        # A new newest frame changes the blocks of the two before it.
+        first = max(0, min(first, len(self.frames) - 3))
+        cost = 0.0
+        for k in range(max(first, 1), len(self.frames)):
+            if not self._is_linked_by_marginal(k):
+                cost += self._relink(k)
+        for k in range(first, len(self.frames)):
+            self._eliminate(k)
+        gradients = self._gradients()
+        solution = self._substitute(gradients)
+        for frame, delta in zip(self.frames, solution, strict=True):
+            frame.delta = delta
+        return cost
+
+    def information(self) -> np.ndarray:
+        """(num_dof, num_dof) information of the newest frame given all others."""
+        return self.frames[-1].factor.information
+
+    # --- links -------------------------------------------------------------------------------
+
+    def _is_linked_by_marginal(self, k: int) -> bool:
+        return self._marginal is not None and k <= 1
+
+    def _relink(self, k: int) -> float:
+        frame, before = self.frames[k], self.frames[k - 1]
+        dt = (frame.stamp_ns - before.stamp_ns) * 1e-9
+        step = frame.at.minus(before.at)
+        v = 1.0 / np.minimum(self.smoothness.velocity * dt, self.smoothness.walk * np.sqrt(dt))
+        zero = np.zeros_like(v)
+        link = _Link(zero, zero, zero, v, zero, v * step)
+        if k >= 2:
+            dt_before = (before.stamp_ns - self.frames[k - 2].stamp_ns) * 1e-9
+            scale = 1.0 / (self.smoothness.acceleration * 0.5 * (dt + dt_before))
+            link.c0, link.c2 = scale / dt_before, scale / dt
+            link.c1 = -(link.c0 + link.c2)
+            before_step = before.at.minus(self.frames[k - 2].at)
+            link.r_acceleration = scale * (step / dt - before_step / dt_before)
+        frame.link = link
+        return 0.5 * float(link.r_acceleration @ link.r_acceleration + link.r_velocity @ link.r_velocity)
+
+    # --- elimination -------------------------------------------------------------------------
+
+    def _blocks(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Own block D_k, couplings B_{k+1,k} and B_{k+2,k} before elimination of older frames."""
+        count = len(self.frames)
+        own = _symmetric(self.frames[k].hessian)
+        n = len(own)
+        next_, second = np.zeros((n, n)), np.zeros((n, n))
+        marginal = self._marginal
+        if marginal is not None and k == 0:
+            own += marginal.h00
+            next_ += marginal.h10
+        if marginal is not None and k == 1:
+            own += marginal.h11
+        if (link := self.frames[k].link) is not None:
+            _add_diagonal(own, link.c2**2 + link.v**2)
+        if k + 1 < count and (link := self.frames[k + 1].link) is not None:
+            _add_diagonal(own, link.c1**2 + link.v**2)
+            _add_diagonal(next_, link.c2 * link.c1 - link.v**2)
+        if k + 2 < count and (link := self.frames[k + 2].link) is not None:
+            _add_diagonal(own, link.c0**2)
+            _add_diagonal(next_, link.c1 * link.c0)
+            _add_diagonal(second, link.c2 * link.c0)
+        return own, next_, second
+
+    def _eliminate(self, k: int) -> None:
+        own, next_, second = self._blocks(k)
+        if k >= 1:
+            older = self.frames[k - 1].factor
+            own -= older.to_next.T @ older.to_next
+            next_ -= older.to_second.T @ older.to_next
+        if k >= 2:
+            older = self.frames[k - 2].factor
+            own -= older.to_second.T @ older.to_second
+        cholesky, status = lapack.dpotrf(own, lower=1, clean=1)
+        if status != 0 or not np.isfinite(cholesky[-1, -1]):
+            raise SolveError(f'normal equations of frame {k} are not positive definite')
+        count = len(self.frames)
+        to_next = lapack.dtrtrs(cholesky, next_.T, lower=1)[0] if k + 1 < count else next_
+        to_second = lapack.dtrtrs(cholesky, second.T, lower=1)[0] if k + 2 < count else second
+        self.frames[k].factor = _Factor(cholesky, own, to_next, to_second)
+
+    def _gradients(self) -> list[np.ndarray]:
+        gradients = [frame.gradient.copy() for frame in self.frames]
+        for k, frame in enumerate(self.frames):
+            if (link := frame.link) is None:
+                continue
+            gradients[k] += link.c2 * link.r_acceleration + link.v * link.r_velocity
+            gradients[k - 1] += link.c1 * link.r_acceleration - link.v * link.r_velocity
+            if k >= 2:
+                gradients[k - 2] += link.c0 * link.r_acceleration
+        if (marginal := self._marginal) is not None:
+            moved = [f.at.minus(a) for f, a in zip(self.frames, marginal.anchors, strict=False)]
+            gradients[0] += marginal.g0 + marginal.h00 @ moved[0] + marginal.h10.T @ moved[1]
+            gradients[1] += marginal.g1 + marginal.h10 @ moved[0] + marginal.h11 @ moved[1]
+        return gradients
+
+    def _forward(self, gradients: list[np.ndarray]) -> list[np.ndarray]:
+        """y_k = L_k^-1 g_k with the older frames eliminated."""
+        ys: list[np.ndarray] = []
+        for k, frame in enumerate(self.frames):
+            value = gradients[k].copy()
+            if k >= 1:
+                value -= self.frames[k - 1].factor.to_next.T @ ys[k - 1]
+            if k >= 2:
+                value -= self.frames[k - 2].factor.to_second.T @ ys[k - 2]
+            ys.append(lapack.dtrtrs(frame.factor.cholesky, value, lower=1)[0])
+        return ys
+
+    def _substitute(self, gradients: list[np.ndarray]) -> list[np.ndarray]:
+        ys = self._forward(gradients)
+        count = len(self.frames)
+        deltas: list[np.ndarray] = [np.empty(0)] * count
+        for k in range(count - 1, -1, -1):
+            factor, value = self.frames[k].factor, ys[k]
+            if k + 1 < count:
+                value = value + factor.to_next @ deltas[k + 1]
+            if k + 2 < count:
+                value = value + factor.to_second @ deltas[k + 2]
+            deltas[k] = -lapack.dtrtrs(factor.cholesky, value, lower=1, trans=1)[0]
+        if not all(np.isfinite(d).all() for d in deltas):
+            raise SolveError('the step is not finite')
+        return deltas
+
+    # --- marginalisation ---------------------------------------------------------------------
+
+    def _drop_oldest(self) -> None:
+        """The oldest frame leaves; its Schur complement becomes the prior on the next two."""
+        factor = self.frames[0].factor
+        y = self._forward(self._gradients())[0]
+        first, second = self.frames[1], self.frames[2]
+        n = len(y)
+        h00, h10, h11 = np.zeros((n, n)), np.zeros((n, n)), np.zeros((n, n))
+        g0, g1 = np.zeros(n), np.zeros(n)
+        if (marginal := self._marginal) is not None:
+            moved = [f.at.minus(a) for f, a in zip(self.frames, marginal.anchors, strict=False)]
+            h00 += marginal.h11
+            g0 += marginal.g1 + marginal.h10 @ moved[0] + marginal.h11 @ moved[1]
+        if (link := first.link) is not None:
+            _add_diagonal(h00, link.c2**2 + link.v**2)
+            g0 += link.c2 * link.r_acceleration + link.v * link.r_velocity
+        link = second.link
+        _add_diagonal(h00, link.c1**2 + link.v**2)
+        _add_diagonal(h10, link.c2 * link.c1 - link.v**2)
+        _add_diagonal(h11, link.c2**2 + link.v**2)
+        g0 += link.c1 * link.r_acceleration - link.v * link.r_velocity
+        g1 += link.c2 * link.r_acceleration + link.v * link.r_velocity
+        h00 -= factor.to_next.T @ factor.to_next
+        h10 -= factor.to_second.T @ factor.to_next
+        h11 -= factor.to_second.T @ factor.to_second
+        g0 -= factor.to_next.T @ y
+        g1 -= factor.to_second.T @ y
+        first.link = second.link = None
+        self._marginal = _Marginal(h00, h10, h11, g0, g1, (first.at, second.at))
+        self.frames.pop(0)
