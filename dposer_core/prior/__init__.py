@@ -1,0 +1,1 @@
+"""The diffusion prior: SDE, networks, statistics, checkpoints, losses, samplers, live denoiser."""
