@@ -1,0 +1,408 @@
+"""The prior of the live fitter: one-step denoising in numpy, fast on one CPU thread, no torch.
+
+Two fifths of a TimeFC network depend on the diffusion time only. They are evaluated once per time
+and cached; what is left per call (the trunk) runs in ONNX Runtime, or in torch as the reference.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from dposer_core.errors import CheckpointError, ConfigError
+from dposer_core.prior import checkpoint
+from dposer_core.prior.architecture import (
+    GROUP_NORM_EPS,
+    NUM_GROUPS,
+    TimeFCConfig,
+    label_of,
+    norm_stem,
+    sigma_table,
+    time_frequencies,
+)
+from dposer_core.prior.checkpoint import PriorCheckpoint
+from dposer_core.prior.sde import SubVP
+
+AUTO_ORDER = ('onnxruntime', 'torch')
+SELF_CHECK_LIMIT = 1e-4  # relative error of a float32 back end, BACKENDS 7
+_SELF_CHECK_TIMES = (0.05, 0.15, 0.9)
+_SELF_CHECK_INPUTS = 16
+_MAX_CACHED_TIMES = 512  # 20 kB each at full size; schedules use tens
+
+_logger = logging.getLogger(__name__)
+Weights = Mapping[str, np.ndarray]
+
+
+class Denoiser(Protocol):
+    """A back end's network: predicted noise (B, D) of normalised x (B, D) at time t."""
+
+    def __call__(self, x: np.ndarray, t: float) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A network and the consecutive slices of the vector that it denoises."""
+
+    start: int
+    stop: int
+    copies: int  # 2: both hands in one call
+    denoiser: Denoiser
+
+
+class LivePrior:
+    """A prior over normalised pose vectors, all visible parts denoised in one step.
+
+    The whole-body vector is body 63 | left hand 45 | right hand 45 | jaw 3 | expression E; the
+    left hand is stored mirrored to a right hand (`rotations.mirror_rotvec`), the statistics too
+    are those of the mirrored vector. A prior of a single part has that part's vector.
+    """
+
+    def __init__(self, parts: list[tuple[PriorCheckpoint, int]], backend: str) -> None:
+        """`parts`: checkpoint and how many times it occurs in a row, in the order of the vector."""
+        self.backend = backend
+        self.self_check_error = 0.0
+        self.num_expression = sum(part.num_expression for part, _ in parts)
+        self.hashes = {part.part: part.sha256 for part, _ in parts}
+        self.mean = np.concatenate([np.tile(part.mean, copies) for part, copies in parts])
+        """(D,) float32 mean of the raw vectors."""
+        self.std = np.concatenate([np.tile(part.std, copies) for part, copies in parts])
+        """(D,) float32 standard deviation of the raw vectors."""
+        self.dim = len(self.mean)
+        self._sde = SubVP()
+        self._blocks: list[_Block] = []
+        start = 0
+        for part, copies in parts:
+            denoiser = _checked_denoiser(part, backend)
+            self.self_check_error = max(self.self_check_error, denoiser.error)
+            stop = start + copies * part.config.dim
+            self._blocks.append(_Block(start, stop, copies, denoiser.predict))
+            start = stop
+
+    def denoise(self, x: np.ndarray, t: float, noise: np.ndarray | None = None) -> np.ndarray:
+        """One-step denoised vectors, x0_hat of x_t = alpha x + sigma noise.
+
+        Args:
+            x: (B, D) float32 normalised.
+            t: diffusion time in (0, 1]; any value, its time table is made once and cached.
+            noise: (B, D) standard normal; None: x_t = alpha x.
+
+        Returns:
+            (B, D) float32 normalised.
+        """
+        x = np.asarray(x, dtype=np.float32)
+        alpha, sigma = np.float32(self._sde.alpha(t)), np.float32(self._sde.sigma(t))
+        x_t = alpha * x
+        if noise is not None:
+            x_t += sigma * np.asarray(noise, dtype=np.float32)
+        return (x_t - sigma * self.predict_noise(x_t, t)) / alpha
+
+    def predict_noise(self, x_t: np.ndarray, t: float) -> np.ndarray:
+        """The networks' noise prediction (B, D) for x_t (B, D) float32 at time t."""
+        eps = np.empty_like(x_t)
+        for block in self._blocks:
+            rows = np.ascontiguousarray(x_t[:, block.start : block.stop])
+            out = block.denoiser(rows.reshape(len(rows) * block.copies, -1), t)
+            eps[:, block.start : block.stop] = out.reshape(len(rows), -1)
+        return eps
+
+    def warm_up(self, times: Any, batches: tuple[int, ...] = (1,)) -> None:
+        """Make the time tables of `times` and touch every kernel, so that no frame pays for it."""
+        for t in times:
+            for batch in batches:
+                self.denoise(np.zeros((batch, self.dim), np.float32), float(t))
+
+    def info(self) -> dict[str, str]:
+        """Back end, self-check figure and weight hashes, for diagnostics."""
+        hashes = {f'sha256 {name}': value[:12] for name, value in self.hashes.items()}
+        return {'backend': self.backend, 'self check': f'{self.self_check_error:.1e}', **hashes}
+
+
+def load_prior(
+    name_or_path: str | Path = 'wholebody',
+    backend: str = 'auto',
+    num_expression: int | None = None,
+) -> LivePrior:
+    """The prior of that name among the shipped ones, or of a composition .json or part .safetensors.
+
+    Args:
+        name_or_path: for example 'wholebody' or 'body'.
+        backend: 'onnxruntime', 'torch', or 'auto' (the first of these that works). One asked for by
+            name is used or an error, never replaced.
+        num_expression: expression coefficients of the body model, checked against the face part.
+
+    Raises:
+        CheckpointError: no such prior, a damaged or unfit file.
+        ConfigError: the back end is unknown, not installed, or fails its self-check.
+    """
+    parts = _load_parts(_resolve(name_or_path))
+    for part, _ in parts:
+        if part.part == 'face' and num_expression not in (None, part.num_expression):
+            raise CheckpointError(
+                f'prior {name_or_path}: its face part has {part.num_expression} expression coefficients, the '
+                f'body model {num_expression}; their spaces differ, use a face prior trained on this body model'
+            )
+    if backend != 'auto':
+        if backend not in AUTO_ORDER:
+            raise ConfigError(
+                f"prior.backend = '{backend}': choose one of auto, {', '.join(AUTO_ORDER)}"
+            )
+        return LivePrior(parts, backend)
+    for name in AUTO_ORDER[:-1]:
+        try:
+            return LivePrior(parts, name)
+        except ConfigError as error:
+            _logger.warning('%s; trying the next back end', error)
+    return LivePrior(parts, AUTO_ORDER[-1])
+
+
+def _resolve(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.suffix in ('.json', '.safetensors'):
+        if not path.is_file():
+            raise CheckpointError(
+                f'prior {path} not found; give a composition .json, a .safetensors, or a name'
+            )
+        return path
+    shipped = sorted(checkpoint.WEIGHTS_DIR.glob('*.json')) + sorted(
+        checkpoint.WEIGHTS_DIR.glob('*.safetensors')
+    )
+    for candidate in shipped:
+        if candidate.stem == str(name_or_path):
+            return candidate
+    names = ', '.join(sorted({candidate.stem for candidate in shipped})) or 'none'
+    raise CheckpointError(
+        f"no shipped prior is named '{name_or_path}'; shipped: {names}; or give a file"
+    )
+
+
+def _load_parts(path: Path) -> list[tuple[PriorCheckpoint, int]]:
+    if path.suffix == '.safetensors':
+        return [(checkpoint.load_checkpoint(path), 1)]
+    parts = checkpoint.load_composition(path)
+    return [(parts['body'], 1), (parts['hand'], 2), (parts['face'], 1)]
+
+
+@dataclass(frozen=True)
+class _Checked:
+    predict: Denoiser
+    error: float
+
+
+def _checked_denoiser(part: PriorCheckpoint, backend: str) -> _Checked:
+    """The back end's network for `part`, compared with the reference formula."""
+    predict = _BACKENDS[backend](part)
+    x = (
+        np.random.default_rng(0)
+        .standard_normal((_SELF_CHECK_INPUTS, part.config.dim))
+        .astype(np.float32)
+    )
+    error = 0.0
+    for t in _SELF_CHECK_TIMES:
+        expected = reference_noise(part.config, part.weights, x, t)
+        difference = np.linalg.norm(predict(x, t) - expected, axis=-1) / np.linalg.norm(
+            expected, axis=-1
+        )
+        error = max(error, float(difference.max()))
+    if not error <= SELF_CHECK_LIMIT:  # NaN fails too
+        raise ConfigError(
+            f"prior.backend = '{backend}': differs from the reference by {error:.1e} "
+            f'(limit {SELF_CHECK_LIMIT:.0e}), refused; use another back end'
+        )
+    return _Checked(predict, error)
+
+
+# --- the network's formula, split into its time-dependent table and its trunk ---------------------
+
+
+def time_features(config: TimeFCConfig, weights: Weights, t: float) -> np.ndarray:
+    """(E,) embedding of time t, before the learned layer."""
+    label = np.float32(label_of(np.float32(t)))
+    if config.embedding == 'fourier':
+        angle = np.log(label) * weights['gauss_proj.W'] * np.float32(2 * np.pi)
+    else:
+        angle = label * time_frequencies(config.embed)
+    return np.concatenate([np.sin(angle), np.cos(angle)])
+
+
+def output_divisor(config: TimeFCConfig, t: float) -> float:
+    """What the network's last layer is divided by at time t."""
+    label = np.float32(label_of(np.float32(t)))
+    if not config.scale_by_sigma:
+        return 1.0
+    return float(label if config.embedding == 'fourier' else sigma_table()[int(label)])
+
+
+class TimeTable:
+    """Bias rows of the trunk's layers at a time, cached per time."""
+
+    def __init__(self, config: TimeFCConfig, weights: Weights) -> None:
+        self._config = config
+        keys = [k for s in config.layers for k in (f'{s}_t.weight', f'{s}_t.bias', f'{s}.bias')]
+        keys += [k for k in weights if k.startswith(('shared_time_embed', 'gauss_proj'))]
+        self._weights = {key: weights[key] for key in keys}
+        self._cache: dict[float, tuple[np.ndarray, float]] = {}
+
+    def __call__(self, t: float) -> tuple[np.ndarray, float]:
+        """Rows (layers, H), each the sum of a layer's bias and its time term; output divisor."""
+        if (found := self._cache.get(t)) is not None:
+            return found
+        w = self._weights
+        features = time_features(self._config, w, t)
+        embedded = _silu(
+            w['shared_time_embed.0.weight'] @ features + w['shared_time_embed.0.bias']
+        )
+        rows = np.stack(
+            [
+                w[f'{s}_t.weight'] @ embedded + w[f'{s}_t.bias'] + w[f'{s}.bias']
+                for s in self._config.layers
+            ]
+        )
+        if len(self._cache) >= _MAX_CACHED_TIMES:
+            self._cache.pop(next(iter(self._cache)))
+        self._cache[t] = rows.astype(np.float32), output_divisor(self._config, t)
+        return self._cache[t]
+
+
+def reference_noise(config: TimeFCConfig, weights: Weights, x: np.ndarray, t: float) -> np.ndarray:
+    """Predicted noise (B, D) of x (B, D) at time t: the formula in plain numpy, PROTOCOLS 1.1."""
+    rows, divisor = TimeTable(config, weights)(t)
+
+    def layer(h: np.ndarray, index: int) -> np.ndarray:
+        stem = config.layers[index]
+        mixed = h @ weights[f'{stem}.weight'].T + rows[index]
+        groups = mixed.reshape(len(h), NUM_GROUPS, -1)
+        centred = groups - groups.mean(-1, keepdims=True)
+        unit = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + GROUP_NORM_EPS)
+        norm = norm_stem(stem)
+        return _silu(
+            unit.reshape(mixed.shape) * weights[f'{norm}.weight'] + weights[f'{norm}.bias']
+        )
+
+    h = layer(x, 0)
+    for block in range(config.blocks):
+        h = h + layer(layer(h, 2 * block + 1), 2 * block + 2)
+    return (h @ weights['post_dense.weight'].T + weights['post_dense.bias']) / np.float32(divisor)
+
+
+def _silu(x: np.ndarray) -> np.ndarray:
+    with np.errstate(
+        over='ignore'
+    ):  # exp(-x) of a very negative x: the result is 0, as it should be
+        return x / (1 + np.exp(-x))
+
+
+# --- back ends --------------------------------------------------------------------------------------
+
+
+def _torch_denoiser(part: PriorCheckpoint) -> Denoiser:
+    import torch
+
+    from dposer_core.prior.network import from_weights
+
+    network = from_weights(part.weights)
+
+    def predict(x: np.ndarray, t: float) -> np.ndarray:
+        with torch.inference_mode():
+            label = torch.full((len(x),), float(label_of(np.float32(t))))
+            return network(torch.from_numpy(x), label).numpy()
+
+    return predict
+
+
+def _onnxruntime_denoiser(part: PriorCheckpoint) -> Denoiser:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigError(
+            f"prior.backend = 'onnxruntime': cannot be imported ({error}); pip install onnxruntime onnx, or use torch"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # more threads lose on a machine that does other work
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    graph = trunk_graph(part.config, part.weights)
+    session = onnxruntime.InferenceSession(graph, options, providers=['CPUExecutionProvider'])
+    table = TimeTable(part.config, part.weights)
+
+    def predict(x: np.ndarray, t: float) -> np.ndarray:
+        rows, divisor = table(t)
+        return session.run(None, {'x': x, 'rows': rows})[0] / np.float32(divisor)
+
+    return predict
+
+
+_BACKENDS: dict[str, Callable[[PriorCheckpoint], Denoiser]] = {
+    'onnxruntime': _onnxruntime_denoiser,
+    'torch': _torch_denoiser,
+}
+
+
+def trunk_graph(config: TimeFCConfig, weights: Weights) -> bytes:
+    """The trunk as an ONNX model: x (N, D), rows (layers, H) -> out (N, D), any batch size N.
+
+    A group norm is an instance norm over the groups, so no operator sees a two-dimensional
+    group norm (which converters to other runtimes refuse).
+    """
+    try:
+        from onnx import TensorProto, helper, numpy_helper
+    except ImportError as error:
+        raise ConfigError(
+            f"prior.backend = 'onnxruntime': onnx cannot be imported ({error}); pip install onnx, or use torch"
+        ) from error
+
+    nodes, constants = [], []
+
+    def constant(name: str, value: np.ndarray) -> str:
+        constants.append(numpy_helper.from_array(value, name))
+        return name
+
+    def node(operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    grouped = constant('grouped', np.array([0, NUM_GROUPS, -1], dtype=np.int64))
+    flat = constant('flat', np.array([0, config.hidden], dtype=np.int64))
+    ones = constant('ones', np.ones(NUM_GROUPS, dtype=np.float32))
+    zeros = constant('zeros', np.zeros(NUM_GROUPS, dtype=np.float32))
+    row_names = [f'row_{stem}' for stem in config.layers]
+    nodes.append(
+        helper.make_node('Split', ['rows'], row_names, axis=0, num_outputs=len(row_names))
+    )
+
+    def layer(h: str, index: int) -> str:
+        stem = config.layers[index]
+        norm = norm_stem(stem)
+        weight = constant(f'{stem}.weight', weights[f'{stem}.weight'])
+        gain = constant(f'{norm}.weight', weights[f'{norm}.weight'])
+        shift = constant(f'{norm}.bias', weights[f'{norm}.bias'])
+        mixed = node('Gemm', [h, weight, row_names[index]], f'{stem}_mixed', transB=1)
+        groups = node('Reshape', [mixed, grouped], f'{stem}_groups')
+        unit = node(
+            'InstanceNormalization', [groups, ones, zeros], f'{stem}_unit', epsilon=GROUP_NORM_EPS
+        )
+        unit = node('Reshape', [unit, flat], f'{stem}_flat')
+        affine = node('Add', [node('Mul', [unit, gain], f'{stem}_gain'), shift], f'{stem}_affine')
+        return node('Mul', [affine, node('Sigmoid', [affine], f'{stem}_gate')], f'{stem}_out')
+
+    h = layer('x', 0)
+    for block in range(config.blocks):
+        h = node('Add', [h, layer(layer(h, 2 * block + 1), 2 * block + 2)], f'h_{block}')
+    last = constant('post_dense.weight', weights['post_dense.weight'])
+    bias = constant('post_dense.bias', weights['post_dense.bias'])
+    node('Gemm', [h, last, bias], 'out', transB=1)
+
+    def value(name: str, shape: list[Any]) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    graph = helper.make_graph(
+        nodes,
+        'trunk',
+        [value('x', ['N', config.dim]), value('rows', [len(row_names), config.hidden])],
+        [value('out', ['N', config.output])],
+        constants,
+    )
+    opset = [helper.make_opsetid('', 18)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
