@@ -1,0 +1,119 @@
+"""What an observation says: how much each keypoint counts, and which joints it is evidence for."""
+
+import numpy as np
+
+from dposer_core import skeleton
+from dposer_core.config import FitConfig
+from dposer_core.observation import NUM_POINTS, Observation
+from dposer_core.state import Source
+
+# COCO-WholeBody-133 ranges.
+BODY_POINTS = slice(0, 17)
+FEET_POINTS = slice(17, 23)
+FACE_POINTS = slice(23, 91)
+MOUTH_POINTS = slice(23 + 48, 91)
+LEFT_HAND_POINTS = slice(91, 112)
+RIGHT_HAND_POINTS = slice(112, 133)
+
+# Two distinct reasons to trust points unequally. Detectors place points of the face and hands,
+# which they see enlarged, more precisely than limbs; and a detector's hip is a place on the
+# silhouette, while SMPL-X's is the joint inside.
+POINT_SIGMA = np.ones(NUM_POINTS)
+POINT_SIGMA[0:5] = 0.8
+POINT_SIGMA[11:13] = 2.0
+POINT_SIGMA[FACE_POINTS] = 0.5
+POINT_SIGMA[LEFT_HAND_POINTS] = POINT_SIGMA[RIGHT_HAND_POINTS] = 0.6
+
+_MIN_INLIER = 0.1  # IRLS weight below which a point is not evidence (1.5 robust scales away)
+
+
+def point_sigma(observation: Observation, config: FitConfig, height_px: float) -> np.ndarray:
+    """(133,) standard deviation of the points, px (2D; from the person's height in px) or m."""
+    scale = config.sigma_m if observation.dim == 3 else config.sigma_px_relative * height_px
+    return POINT_SIGMA * scale
+
+
+def precision(
+    observation: Observation, config: FitConfig, threshold: float, height_px: float
+) -> np.ndarray:
+    """(133,) confidence^2 / sigma^2, px^-2 or m^-2; 0 for absent points.
+
+    Confidence enters squared, as in the paper's data terms (PROTOCOLS 3.3).
+    """
+    confidence = np.where(observation.confidence >= threshold, observation.confidence, 0.0)
+    return np.square(confidence / point_sigma(observation, config, height_px))
+
+
+def _own_points() -> dict[int, list[int]]:
+    """Joint -> keypoints that sit on it."""
+    names = [
+        'left_shoulder', 'right_shoulder', 'left_elbow', 'right_elbow', 'left_wrist',
+        'right_wrist', 'left_hip', 'right_hip', 'left_knee', 'right_knee', 'left_ankle',
+        'right_ankle',
+    ]  # fmt: skip
+    own = {skeleton.JOINT_INDEX[name]: [5 + i] for i, name in enumerate(names)}
+    own[skeleton.JOINT_INDEX['left_foot']] = [17, 18]
+    own[skeleton.JOINT_INDEX['right_foot']] = [20, 21]
+    own[skeleton.JOINT_INDEX['head']] = [0, 1, 2, 3, 4]
+    own[skeleton.JOINT_INDEX['pelvis']] = [11, 12]
+    own[skeleton.JAW_JOINT] = list(range(MOUTH_POINTS.start, MOUTH_POINTS.stop))
+    for side, points in (('left', LEFT_HAND_POINTS), ('right', RIGHT_HAND_POINTS)):
+        for offset, joint in enumerate(skeleton.hand21_joints(side)):
+            if joint >= 0:
+                own.setdefault(joint, []).append(points.start + offset)
+    return own
+
+
+OWN_POINTS = _own_points()
+
+
+def _below_points() -> dict[int, list[int]]:
+    """Joint -> keypoints on its descendants (fingertips included)."""
+    below: dict[int, list[int]] = {j: [] for j in range(skeleton.NUM_JOINTS)}
+    for joint, points in OWN_POINTS.items():
+        for ancestor in skeleton.ancestors(joint)[1:]:
+            below[ancestor] += points
+    for side, points in (('left', LEFT_HAND_POINTS), ('right', RIGHT_HAND_POINTS)):
+        hand = skeleton.hand21_joints(side)
+        for offset, joint in enumerate(hand):
+            if joint < 0:  # a tip hangs below the joint before it
+                below[hand[offset - 1]].append(points.start + offset)
+    return below
+
+
+_BELOW_POINTS = _below_points()
+_EYES = range(skeleton.EYE_JOINTS.start, skeleton.EYE_JOINTS.stop)
+
+
+def joint_sources(point_precision: np.ndarray, inlier: np.ndarray) -> np.ndarray:
+    """(55,) `Source` of every joint: observed, partial (only what hangs below is seen) or
+    completed.
+
+    Args:
+        point_precision: (133,) 0 for absent points.
+        inlier: (133,) IRLS weights in [0, 1].
+    """
+    seen = (point_precision > 0.0) & (inlier > _MIN_INLIER)
+    sources = np.full(skeleton.NUM_JOINTS, Source.COMPLETED, dtype=np.uint8)
+    for joint in range(skeleton.NUM_JOINTS):
+        if seen[OWN_POINTS.get(joint, [])].any():
+            sources[joint] = Source.OBSERVED
+        elif seen[_BELOW_POINTS[joint]].any():
+            sources[joint] = Source.PARTIAL
+    for eye in _EYES:
+        sources[eye] = Source.DEFAULT  # gaze is not estimated
+    return sources
+
+
+def observed_fraction(sources: np.ndarray) -> float:
+    """Share of the pelvis, body and finger joints with evidence."""
+    joints = [0, *skeleton.PRIOR_JOINTS[:-1]]  # without the jaw
+    return float((sources[joints] <= Source.PARTIAL).mean())
+
+
+def hands_seen(point_precision: np.ndarray) -> tuple[bool, bool]:
+    """Whether the left and right hand have direct evidence: three finger points or more."""
+    return tuple(
+        bool((point_precision[points][1:] > 0.0).sum() >= 3)
+        for points in (LEFT_HAND_POINTS, RIGHT_HAND_POINTS)
+    )

@@ -1,0 +1,554 @@
+"""The live fit of one person: predict, linearise, solve, report. Damped Gauss-Newton in a window.
+
+Objective (DESIGN section 5), everything a sum of squares:
+
+    robust data term + w ||x - sg(x0_hat)||^2 per frame + constant-velocity and standstill links
+    + betas that barely walk + (known height)
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from scipy.linalg import lapack
+
+from dposer_core import evidence, kinematics, skeleton
+from dposer_core.cold_start import initial_poses
+from dposer_core.config import Config
+from dposer_core.kinematics import BETAS, PELVIS, PRIOR_ROTATIONS, ROOT, ROTATIONS, Kinematics, Posed
+from dposer_core.observation import NUM_POINTS, Observation
+from dposer_core.state import BodyState, FitResult, FitStats, Quality, Source, Status
+from dposer_core.window import Frame, Pose, Smoothness, SolveError, Window
+
+if TYPE_CHECKING:
+    from dposer_core.body_model import BodyTables
+
+_NUM_CANDIDATES = 4  # cold start: placements refined side by side
+_CANDIDATE_ITERATIONS = 4
+_MAX_ROTATION_STEP = 0.7  # rad per iteration: Gauss-Newton is trusted no further
+_MAX_PELVIS_STEP = 0.5  # m
+_CONVERGED = 2e-3  # rad and m, largest change of the newest frame
+_RIDGE = 0.02  # precision of joint angles (rad^-2) where there is no prior: keeps equations regular
+_HEIGHT_SIGMA = 0.01  # m, of a known person height
+_BETAS_WALK = 0.05  # per sqrt(s): lets betas settle, but not forget
+_BETAS_FROZEN_WALK = 1e-4
+_EXPRESSION_WALK = 5.0  # per sqrt(s)
+_STANDSTILL_ROTATION = 12.0  # rad/s
+_STANDSTILL_PELVIS = 4.0  # m/s
+_VELOCITY_KEPT = 0.8  # share of the last velocity in the prediction of a new frame
+_PREDICTION_TAU = 0.2  # s, decay of extrapolated motion in silence
+_SIGMA_GROWTH = 0.5  # m/s, growth of position sigma in silence
+_LOST_INLIERS = 0.35  # mean inlier weight below which the fit does not explain the picture
+_LOST_FRAMES = 3
+_RESTART_GAIN = 0.7  # a restart must cost this much less than the track it replaces
+_GOOD_JOINT_ERROR = 0.1  # m, what `confidence` is about
+
+
+class LivePrior(Protocol):
+    """The denoiser as the fitter uses it; see dposer_core.prior.runtime."""
+
+    dim: int
+    mean: np.ndarray
+    std: np.ndarray
+
+    def denoise(self, x: np.ndarray, t: float, noise: np.ndarray | None) -> np.ndarray:
+        """x0_hat (B, dim) of normalised poses x (B, dim) at diffusion time t."""
+        ...
+
+
+@dataclass
+class _Evidence:
+    """An observation as the solver needs it, kept with its frame."""
+
+    observation: Observation
+    present: np.ndarray  # (133,) bool
+    camera: np.ndarray  # (4,)
+    precision: np.ndarray | None = None
+    inlier: np.ndarray | None = None
+    error: np.ndarray | None = None
+    cost_data: float = 0.0
+    cost_prior: float = 0.0
+
+
+class PoseFitter:
+    """Tracks one person.
+
+    Args:
+        tables: body model.
+        prior: whole-body denoiser; None fits without a prior.
+        config: all parameters.
+        body_id: identity given to the results.
+        seed: of the diffusion noise; the noise of a frame depends on it and the stamp only.
+    """
+
+    def __init__(
+        self,
+        tables: 'BodyTables',
+        prior: LivePrior | None,
+        config: Config,
+        body_id: str = 'p0001',
+        seed: int = 0,
+    ) -> None:
+        self.kinematics = Kinematics(tables)
+        self.config = config
+        self.body_id = body_id
+        self._prior = prior if config.prior.weight > 0.0 else None
+        self._seed = seed
+        self._set_prior_statistics()
+        self._window = Window(config.fit.window, self._smoothness(config))
+        self._started_ns = 0
+        self._bad_frames = 0
+        self._betas_frozen = False
+        self._hand_seen_ns = [0, 0]
+        self._last: FitResult | None = None
+        self._last_velocity = (np.zeros(3), np.zeros((1 + len(skeleton.PRIOR_JOINTS), 3)))
+
+    # --- public ------------------------------------------------------------------------------
+
+    @property
+    def last(self) -> FitResult | None:
+        """The newest result, None before the first."""
+        return self._last
+
+    def step(self, observation: Observation, budget_s: float | None = None) -> FitResult | None:
+        """Fit one new frame.
+
+        Args:
+            observation: newer than the last one.
+            budget_s: stop iterating after this time; None runs the configured iterations, which
+                makes the result a function of the input alone.
+
+        Returns:
+            None if there is too little to start on and nothing to predict from.
+        """
+        clock = time.perf_counter()
+        seen = self._evidence(observation)
+        if int(seen.present[evidence.BODY_POINTS].sum()) < self.config.track.min_points:
+            return self.predict(observation.stamp_ns)
+        warm = bool(self._window.frames)
+        try:
+            iterations, converged = self._fit(observation.stamp_ns, seen, warm, clock, budget_s)
+        except SolveError:
+            self._restart()
+            return self.predict(observation.stamp_ns, Quality.HOLD)
+        self._freeze_betas(observation.stamp_ns)
+        return self._report(seen, warm, iterations, converged, clock)
+
+    def predict(self, stamp_ns: int, quality: Quality = Quality.FILTER_ONLY) -> FitResult | None:
+        """The state at `stamp_ns` without evidence: motion dies out, uncertainty grows."""
+        if self._last is None:
+            return None
+        last = self._last.state
+        gap = max((stamp_ns - last.stamp_ns) * 1e-9, 0.0)
+        moving = min(gap, self.config.occlusion.predict_timeout)
+        pose = self._extrapolate(_PREDICTION_TAU * (1.0 - np.exp(-moving / _PREDICTION_TAU)))
+        posed = self._pose(pose)
+        growth = _SIGMA_GROWTH * gap
+        source = last.source.copy()
+        source[source != Source.DEFAULT] = Source.PREDICTED
+        covariance = last.pelvis_covariance + np.eye(6) * growth**2
+        state = self._state(
+            stamp_ns, pose, posed, np.zeros_like(last.joint_velocities),
+            np.hypot(last.rotation_sigma, 2.0 * growth), np.hypot(last.position_sigma, growth),
+            covariance, source,
+        )  # fmt: skip
+        return FitResult(
+            body_id=self.body_id,
+            track_id=self._last.track_id,
+            status=Status.PREDICTED,
+            quality=quality,
+            state=state,
+            observed_fraction=0.0,
+            confidence=_confidence(state.position_sigma),
+            hand_occluded_s=self._hand_occlusion(stamp_ns),
+            stats=FitStats(window_frames=len(self._window.frames), warm_started=True),
+        )
+
+    # --- one frame ---------------------------------------------------------------------------
+
+    def _fit(
+        self, stamp_ns: int, seen: _Evidence, warm: bool, clock: float, budget_s: float | None
+    ) -> tuple[int, bool]:
+        fit = self.config.fit
+        noise = np.random.default_rng([self._seed, stamp_ns])
+
+        def spent() -> bool:
+            return budget_s is not None and time.perf_counter() - clock > budget_s
+
+        if warm:
+            self._window.append(stamp_ns, self._predicted_pose(stamp_ns), seen)
+            iterations = self._iterate(fit.max_iterations, fit.relinearise, noise, spent)
+            if self._is_unexplained(seen):
+                iterations = self._try_restart(stamp_ns, seen, noise, spent) or iterations
+        else:
+            iterations = self._cold_start(stamp_ns, seen, noise, spent)
+        newest = self._window.frames[-1]
+        converged = _largest(newest.delta) < _CONVERGED
+        return iterations, converged
+
+    def _iterate(self, count: int, relinearise: int, noise, spent) -> int:
+        """Up to `count` Gauss-Newton steps; at least one. Returns how many were made."""
+        prior = self.config.prior
+        for s in range(count):
+            first = max(0, len(self._window.frames) - max(relinearise, 3))
+            # Truncated schedule, PROTOCOLS fact 5: the last step is at t_min.
+            t = prior.t_min + (count - s - 1) / count * (prior.t_max - prior.t_min)
+            self._linearise(self._window.frames[first:], t, noise)
+            self._window.solve(first)
+            for frame in self._window.frames[first:]:
+                frame.delta = _limited(frame.delta)
+            if spent() or _largest(self._window.frames[-1].delta) < _CONVERGED:
+                break
+        return s + 1
+
+    def _linearise(self, frames: Sequence[Frame], t: float, noise: np.random.Generator) -> None:
+        """Move each frame to its estimate and build its own terms there."""
+        for frame in frames:
+            frame.at = frame.estimate
+            frame.delta = np.zeros_like(frame.delta)
+        rotvecs = [kinematics.log_many(frame.at.rotations[1:]) for frame in frames]
+        targets = self._denoised(frames, rotvecs, t, noise)
+        for frame, rotvec, target in zip(frames, rotvecs, targets, strict=True):
+            frame.hessian[:], frame.gradient[:] = 0.0, 0.0
+            self._add_data(frame)
+            self._add_prior(frame, rotvec, target)
+            self._add_shape(frame)
+
+    def _denoised(self, frames, rotvecs, t, noise) -> np.ndarray:
+        """x0_hat (B, D), the stop-gradient target of the DPoser term."""
+        x = np.stack(
+            [
+                np.concatenate([self._sign * rotvec.ravel(), frame.at.coefficients[BETAS.stop - BETAS.start :]])
+                for frame, rotvec in zip(frames, rotvecs, strict=True)
+            ]
+        )
+        if self._prior is None:
+            return np.zeros_like(x)
+        x = ((x - self._mean) * self._inverse_std).astype(np.float32)
+        return self._prior.denoise(x, t, noise.standard_normal(x.shape, dtype=np.float32)).astype(float)
+
+    def _add_data(self, frame: Frame) -> None:
+        seen: _Evidence = frame.payload
+        posed = self._pose(frame.at)
+        seen.precision = evidence.precision(
+            seen.observation, self.config.fit, self.config.input.confidence_threshold,
+            self._height_px(seen, frame.at),
+        )  # fmt: skip
+        seen.cost_data, seen.inlier, _, seen.error = self.kinematics.normal_equations(
+            posed, seen.observation.points, seen.precision, self.config.fit.robust_scale,
+            seen.camera, frame.hessian, frame.gradient,
+        )  # fmt: skip
+
+    def _add_prior(self, frame: Frame, rotvecs: np.ndarray, target: np.ndarray) -> None:
+        joints = rotvecs.size
+        seen: _Evidence = frame.payload
+        seen.cost_prior = kinematics.prior_terms(
+            rotvecs, self._mean[:joints], self._inverse_std[:joints], target[:joints],
+            self._prior_weight[:joints], self._sign, frame.hessian, frame.gradient,
+            PRIOR_ROTATIONS.start,
+        )  # fmt: skip
+        expression = slice(BETAS.stop, None)
+        value = frame.at.coefficients[BETAS.stop - BETAS.start :]
+        scale, weight = self._inverse_std[joints:], self._prior_weight[joints:]
+        residual = (value - self._mean[joints:]) * scale - target[joints:]
+        seen.cost_prior += 0.5 * float(weight @ residual**2)
+        frame.gradient[expression] += weight * scale * residual
+        np.fill_diagonal(
+            frame.hessian[expression, expression],
+            np.diagonal(frame.hessian[expression, expression]) + weight * scale**2,
+        )
+
+    def _add_shape(self, frame: Frame) -> None:
+        """Betas are standard normal (once, on the first frame) and may have a known height."""
+        betas = frame.at.coefficients[: skeleton.NUM_BETAS]
+        block = frame.hessian[BETAS, BETAS]
+        if frame.stamp_ns == self._started_ns:  # later frames inherit it through the window
+            block += np.eye(skeleton.NUM_BETAS)
+            frame.gradient[BETAS] += betas
+        if self.config.model.person_height > 0.0:
+            row = self.kinematics.tables.height_dirs[: skeleton.NUM_BETAS] / _HEIGHT_SIGMA
+            residual = self._height(frame.at) - self.config.model.person_height
+            block += np.outer(row, row)
+            frame.gradient[BETAS] += row * (residual / _HEIGHT_SIGMA)
+
+    # --- starting ----------------------------------------------------------------------------
+
+    def _cold_start(self, stamp_ns: int, seen: _Evidence, noise, spent) -> int:
+        """Several placements side by side, the cheapest wins and is refined."""
+        weight = np.where(seen.present, np.square(seen.observation.confidence / evidence.POINT_SIGMA), 0.0)
+        guesses = initial_poses(
+            self.kinematics, seen.observation, weight, self._mean_rotations, _NUM_CANDIDATES
+        )
+        best: tuple[float, Pose] | None = None
+        iterations = 0
+        for guess in guesses:
+            try:
+                iterations += self._start_window(stamp_ns, guess, seen, _CANDIDATE_ITERATIONS, noise, spent)
+            except SolveError:
+                continue
+            cost = self._cost_of_newest(seen)
+            if best is None or cost < best[0]:
+                best = (cost, self._window.frames[-1].estimate)
+            if spent():
+                break
+        if best is None:
+            raise SolveError('no placement of the body could be refined')
+        count = self.config.fit.cold_iterations
+        return iterations + self._start_window(stamp_ns, best[1], seen, count, noise, spent)
+
+    def _start_window(self, stamp_ns, pose: Pose, seen: _Evidence, count, noise, spent) -> int:
+        self._restart()
+        self._started_ns = stamp_ns
+        self._window.append(stamp_ns, pose, seen)
+        return self._iterate(count, 1, noise, spent)
+
+    def _restart(self) -> None:
+        self._window = Window(self.config.fit.window, self._smoothness(self.config))
+        self._betas_frozen = False
+        self._bad_frames = 0
+
+    def _is_unexplained(self, seen: _Evidence) -> bool:
+        weights = seen.inlier[seen.precision > 0.0]
+        bad = bool(weights.size) and float(weights.mean()) < _LOST_INLIERS
+        self._bad_frames = self._bad_frames + 1 if bad else 0
+        return self._bad_frames >= _LOST_FRAMES
+
+    def _try_restart(self, stamp_ns: int, seen: _Evidence, noise, spent) -> int:
+        """A cold start beside a track that no longer explains what is seen; the cheaper stays."""
+        kept, cost = self._window, self._cost_of_newest(seen)
+        started, frozen = self._started_ns, self._betas_frozen
+        fresh = _Evidence(seen.observation, seen.present, seen.camera)
+        iterations = self._cold_start(stamp_ns, fresh, noise, spent)
+        if self._cost_of_newest(fresh) < _RESTART_GAIN * cost:
+            return iterations
+        self._window, self._started_ns, self._betas_frozen = kept, started, frozen
+        self._bad_frames = 0
+        return 0
+
+    def _cost_of_newest(self, seen: _Evidence) -> float:
+        return seen.cost_data + seen.cost_prior
+
+    def _predicted_pose(self, stamp_ns: int) -> Pose:
+        """Constant velocity, damped, from the two newest frames."""
+        newest = self._window.frames[-1]
+        dt = (stamp_ns - newest.stamp_ns) * 1e-9
+        return self._extrapolate(_VELOCITY_KEPT * min(dt, _PREDICTION_TAU))
+
+    def _extrapolate(self, seconds: float) -> Pose:
+        pose = self._window.frames[-1].estimate if self._window.frames else self._last_pose
+        pelvis_velocity, angular = self._last_velocity
+        return Pose(
+            pose.pelvis + seconds * pelvis_velocity,
+            kinematics.perturb(pose.rotations, seconds * angular),
+            pose.coefficients,
+        )
+
+    # --- reporting ---------------------------------------------------------------------------
+
+    def _report(
+        self, seen: _Evidence, warm: bool, iterations: int, converged: bool, clock: float
+    ) -> FitResult:
+        newest = self._window.frames[-1]
+        pose, stamp_ns = newest.estimate, newest.stamp_ns
+        posed = self._pose(pose)
+        velocities = self._velocities(pose, posed)
+        start = time.perf_counter()
+        covariance = _inverse(self._window.frames[-1].factor.cholesky)
+        sources = evidence.joint_sources(seen.precision, seen.inlier)
+        state = self._state(
+            stamp_ns, pose, posed, velocities, self._rotation_sigma(covariance),
+            self.kinematics.joint_sigma(posed, covariance),
+            _pelvis_covariance(covariance, posed.rotations[0]), sources,
+        )  # fmt: skip
+        end = time.perf_counter()
+        for hand, visible in enumerate(evidence.hands_seen(seen.precision)):
+            if visible or self._hand_seen_ns[hand] == 0:
+                self._hand_seen_ns[hand] = stamp_ns
+        error = seen.error[seen.precision > 0.0]
+        rms = float(np.sqrt(np.mean(error**2))) if error.size else float('nan')
+        is_2d = seen.observation.dim == 2
+        fraction = evidence.observed_fraction(sources)
+        self._last_pose = pose
+        self._last = FitResult(
+            body_id=self.body_id,
+            track_id=seen.observation.track_id,
+            status=self._status(warm, converged, sources),
+            quality=Quality.FULL if converged or iterations >= self.config.fit.max_iterations else Quality.REDUCED,
+            state=state,
+            observed_fraction=fraction,
+            confidence=_confidence(state.position_sigma),
+            hand_occluded_s=self._hand_occlusion(stamp_ns),
+            stats=FitStats(
+                window_frames=len(self._window.frames),
+                iterations=iterations,
+                prior_evals=0 if self._prior is None else iterations,
+                stage_seconds={'solve': start - clock, 'covariance': end - start},
+                loss_data=seen.cost_data,
+                loss_prior=seen.cost_prior,
+                reprojection_rms_px=rms if is_2d else float('nan'),
+                residual_rms_m=float('nan') if is_2d else rms,
+                warm_started=warm,
+                converged=converged,
+            ),
+        )
+        return self._last
+
+    def _status(self, warm: bool, converged: bool, sources: np.ndarray) -> Status:
+        if not warm:
+            return Status.INITIALISING
+        if self._last is not None and self._last.status == Status.INITIALISING and not converged:
+            return Status.INITIALISING
+        missing = (sources[skeleton.BODY_JOINTS] == Source.COMPLETED).any()
+        return Status.PARTIAL if missing else Status.TRACKING
+
+    def _state(
+        self, stamp_ns, pose: Pose, posed: Posed, velocities, rotation_sigma, position_sigma,
+        pelvis_covariance, source,
+    ) -> BodyState:  # fmt: skip
+        rotvec = np.zeros((skeleton.NUM_JOINTS, 3))
+        rotvec[[0, *skeleton.PRIOR_JOINTS]] = kinematics.log_many(pose.rotations)
+        return BodyState(
+            stamp_ns=stamp_ns,
+            pose_rotvec=rotvec,
+            transl=pose.pelvis - posed.rest_pelvis,
+            betas=pose.coefficients[: skeleton.NUM_BETAS].copy(),
+            expression=pose.coefficients[skeleton.NUM_BETAS :].copy(),
+            joints=posed.joints,
+            landmarks=self.kinematics.landmarks(posed),
+            joint_velocities=velocities,
+            rotation_sigma=rotation_sigma,
+            position_sigma=position_sigma,
+            pelvis_covariance=pelvis_covariance,
+            source=source,
+            betas_frozen=self._betas_frozen,
+        )
+
+    def _velocities(self, pose: Pose, posed: Posed) -> np.ndarray:
+        """(55, 3) m/s from the two newest frames; also remembered for prediction."""
+        if len(self._window.frames) < 2:
+            self._last_velocity = (np.zeros(3), np.zeros((len(pose.rotations), 3)))
+            return np.zeros((skeleton.NUM_JOINTS, 3))
+        before = self._window.frames[-2]
+        dt = (self._window.frames[-1].stamp_ns - before.stamp_ns) * 1e-9
+        earlier = before.estimate
+        self._last_velocity = (
+            (pose.pelvis - earlier.pelvis) / dt,
+            kinematics.relative_log(earlier.rotations, pose.rotations) / dt,
+        )
+        return (posed.joints - self._pose(earlier).joints) / dt
+
+    def _rotation_sigma(self, covariance: np.ndarray) -> np.ndarray:
+        sigma = np.zeros(skeleton.NUM_JOINTS)
+        variance = np.diagonal(covariance)[ROTATIONS].reshape(-1, 3).mean(axis=1)
+        sigma[[0, *skeleton.PRIOR_JOINTS]] = np.sqrt(np.maximum(variance, 0.0))
+        return sigma
+
+    def _hand_occlusion(self, stamp_ns: int) -> tuple[float, float]:
+        left, right = (max(stamp_ns - ns, 0) * 1e-9 for ns in self._hand_seen_ns)
+        return left, right
+
+    # --- pieces of the model ------------------------------------------------------------------
+
+    def _evidence(self, observation: Observation) -> _Evidence:
+        camera = np.zeros(4)
+        if observation.dim == 2:
+            c = observation.camera
+            camera[:] = c.fx, c.fy, c.cx, c.cy
+        present = observation.confidence >= max(self.config.input.confidence_threshold, 1e-6)
+        return _Evidence(observation, present, camera)
+
+    def _pose(self, pose: Pose) -> Posed:
+        local = np.empty((skeleton.NUM_JOINTS, 3, 3))
+        local[skeleton.EYE_JOINTS] = np.eye(3)
+        local[0] = pose.rotations[0]
+        local[skeleton.PRIOR_JOINTS] = pose.rotations[1:]
+        return self.kinematics.pose(pose.pelvis, local, pose.coefficients)
+
+    def _height(self, pose: Pose) -> float:
+        tables = self.kinematics.tables
+        return float(
+            tables.height_template
+            + tables.height_dirs[: skeleton.NUM_BETAS] @ pose.coefficients[: skeleton.NUM_BETAS]
+        )
+
+    def _height_px(self, seen: _Evidence, pose: Pose) -> float:
+        """Height of the person in the image, if it stood upright there."""
+        return float(seen.camera[1] * self._height(pose) / max(pose.pelvis[2], 0.2))
+
+    def _freeze_betas(self, stamp_ns: int) -> None:
+        after = self.config.fit.freeze_betas_after
+        if not self._betas_frozen and (stamp_ns - self._started_ns) * 1e-9 >= after:
+            self._betas_frozen = True
+            self._window.smoothness.walk[BETAS] = _BETAS_FROZEN_WALK
+
+    def _set_prior_statistics(self) -> None:
+        joints, expression = 3 * len(skeleton.PRIOR_JOINTS), self.kinematics.tables.num_expression
+        signs = [
+            skeleton.MIRROR_SIGN if part.mirrored else np.ones(3)
+            for part in skeleton.PARTS
+            for _ in part.joints
+        ]
+        self._sign = np.concatenate(signs)
+        size = joints + expression
+        if self._prior is None:
+            self._mean, self._inverse_std = np.zeros(size), np.ones(size)
+            self._prior_weight = np.full(size, _RIDGE)
+            self._prior_weight[joints:] = 1.0  # expression coefficients are unit normal
+        else:
+            assert self._prior.dim == size, f'prior has {self._prior.dim} dimensions, body {size}'
+            self._mean = self._prior.mean.astype(float)
+            self._inverse_std = 1.0 / self._prior.std.astype(float)
+            self._prior_weight = np.full(size, self.config.prior.weight)
+        mean_rotvec = (self._sign * self._mean[:joints]).reshape(-1, 3)
+        self._mean_rotations = kinematics.exp_many(np.ascontiguousarray(mean_rotvec))
+
+    def _smoothness(self, config: Config) -> Smoothness:
+        n, fit = self.kinematics.num_dof, config.fit
+        acceleration, velocity, walk = (np.full(n, np.inf) for _ in range(3))
+        acceleration[PELVIS] = fit.acceleration_root
+        acceleration[ROOT] = fit.acceleration_body
+        acceleration[PRIOR_ROTATIONS] = fit.acceleration_body
+        for index, joint in enumerate(skeleton.PRIOR_JOINTS):
+            if joint >= skeleton.LEFT_HAND_JOINTS.start:
+                start = PRIOR_ROTATIONS.start + 3 * index
+                acceleration[start : start + 3] = fit.acceleration_hand
+        velocity[PELVIS] = _STANDSTILL_PELVIS
+        velocity[ROTATIONS] = _STANDSTILL_ROTATION
+        walk[BETAS] = _BETAS_WALK
+        walk[BETAS.stop :] = _EXPRESSION_WALK
+        return Smoothness(acceleration, velocity, walk)
+
+
+def _limited(delta: np.ndarray) -> np.ndarray:
+    """`delta` with no joint turned, and the pelvis moved, further than Gauss-Newton is trusted."""
+    delta = delta.copy()
+    turns = delta[ROTATIONS].reshape(-1, 3)
+    angles = np.linalg.norm(turns, axis=1, keepdims=True)
+    turns *= np.minimum(1.0, _MAX_ROTATION_STEP / np.maximum(angles, 1e-12))
+    distance = float(np.linalg.norm(delta[PELVIS]))
+    delta[PELVIS] *= min(1.0, _MAX_PELVIS_STEP / max(distance, 1e-12))
+    return delta
+
+
+def _largest(delta: np.ndarray) -> float:
+    return float(np.abs(delta[: ROTATIONS.stop]).max())
+
+
+def _inverse(cholesky: np.ndarray) -> np.ndarray:
+    lower = lapack.dpotri(cholesky, lower=1)[0]
+    return np.tril(lower) + np.tril(lower, -1).T
+
+
+def _pelvis_covariance(covariance: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """(6, 6) position, rotation about the axes of the output frame (state: body axes)."""
+    turn = np.eye(6)
+    turn[3:, 3:] = rotation
+    return turn @ covariance[:6, :6] @ turn.T
+
+
+def _confidence(position_sigma: np.ndarray) -> float:
+    """Probability that a body joint is within 100 mm, for an isotropic error of that sigma."""
+    sigma = float(np.mean(position_sigma[: skeleton.JAW_JOINT]))
+    return float(1.0 - np.exp(-0.5 * (_GOOD_JOINT_ERROR / max(sigma, 1e-6)) ** 2))

@@ -1,0 +1,145 @@
+"""Several people: which keypoints belong to whom, and one fitter each."""
+
+import dataclasses
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from dposer_core.config import Config
+from dposer_core.errors import ObservationError
+from dposer_core.evidence import BODY_POINTS
+from dposer_core.fitter import LivePrior, PoseFitter
+from dposer_core.observation import Observation
+from dposer_core.state import FitResult, Status
+
+if TYPE_CHECKING:
+    from dposer_core.body_model import BodyTables
+
+_MAX_COST = 1e6
+_UPSTREAM_ID_BONUS = 0.15  # a matching detector id makes up for this share of a body height
+_MIN_SHARED_POINTS = 3
+
+
+class PeopleFitter:
+    """Tracks every person; frames must come in the order of their stamps.
+
+    Args:
+        tables: body model.
+        prior: whole-body denoiser; None fits without a prior.
+        config: all parameters.
+        seed: of the diffusion noise.
+    """
+
+    def __init__(
+        self, tables: 'BodyTables', prior: LivePrior | None, config: Config, seed: int = 0
+    ) -> None:
+        self._tables = tables
+        self._prior = prior
+        self.config = config
+        self._seed = seed
+        self._ids = itertools.count(1)
+        self._tracks: list[PoseFitter] = []
+        self._stamp_ns: int | None = None
+
+    def step(
+        self, stamp_ns: int, observations: list[Observation], budget_s: float | None = None
+    ) -> list[FitResult]:
+        """Fit one frame.
+
+        Args:
+            stamp_ns: of the frame; must be newer than the last.
+            observations: people in it, may be empty.
+            budget_s: time for all fits together; None runs all configured iterations
+                (deterministic).
+
+        Returns:
+            One result per person, those fitted longest first; a person that has just been lost
+            appears once more with status LOST.
+
+        Raises:
+            ObservationError: the stamp is not newer than the last one.
+        """
+        if self._stamp_ns is not None and stamp_ns <= self._stamp_ns:
+            raise ObservationError(
+                f'frame stamp {stamp_ns} ns is not newer than the last one, {self._stamp_ns} ns; '
+                'reset() the fitter when time starts again'
+            )
+        self._stamp_ns = stamp_ns
+        matched, fresh = self._assign(observations)
+        room = max(self.config.input.max_people - len(self._tracks), 0)
+        for observation in sorted(fresh, key=_size, reverse=True)[:room]:
+            track = PoseFitter(
+                self._tables, self._prior, self.config, f'p{next(self._ids):04d}', self._seed
+            )
+            self._tracks.append(track)
+            matched[len(self._tracks) - 1] = observation
+        share = None if budget_s is None else budget_s / max(len(matched), 1)
+        results = []
+        for index, track in enumerate(self._tracks):
+            if index in matched:
+                results.append(track.step(matched[index], share))
+            else:
+                results.append(track.predict(stamp_ns))
+        return self._cleaned(stamp_ns, results)
+
+    def predict(self, stamp_ns: int) -> list[FitResult]:
+        """The people at `stamp_ns` when no frame has come (silence)."""
+        return self._cleaned(stamp_ns, [track.predict(stamp_ns) for track in self._tracks])
+
+    def reset(self) -> None:
+        """Forget everybody; body ids are not used again."""
+        self._tracks.clear()
+        self._stamp_ns = None
+
+    def _assign(
+        self, observations: list[Observation]
+    ) -> tuple[dict[int, Observation], list[Observation]]:
+        """Track index -> observation (Hungarian on predicted landmarks), and who is new."""
+        if not self._tracks or not observations:
+            return {}, list(observations)
+        cost = np.array([[self._distance(t, o) for o in observations] for t in self._tracks])
+        matched, taken = {}, set()
+        for row, column in zip(*linear_sum_assignment(cost), strict=True):
+            if cost[row, column] <= self.config.track.gate_distance:
+                matched[int(row)] = observations[column]
+                taken.add(int(column))
+        return matched, [o for i, o in enumerate(observations) if i not in taken]
+
+    def _distance(self, track: PoseFitter, observation: Observation) -> float:
+        """Mean distance of body points to the predicted ones, in heights of the person."""
+        predicted = track.predict(observation.stamp_ns)
+        shared = observation.confidence[BODY_POINTS] >= self.config.input.confidence_threshold
+        if predicted is None or shared.sum() < _MIN_SHARED_POINTS:
+            return _MAX_COST
+        points = predicted.state.landmarks[BODY_POINTS]
+        height = self._tables.height_template
+        if observation.dim == 2:
+            depth = np.maximum(points[:, 2:], 0.1)
+            camera = observation.camera
+            points = points[:, :2] / depth * [camera.fx, camera.fy] + [camera.cx, camera.cy]
+            height *= camera.fy / float(np.median(depth))
+        distance = np.linalg.norm(points - observation.points[BODY_POINTS], axis=1)
+        same_id = observation.track_id != '' and observation.track_id == predicted.track_id
+        return float(distance[shared].mean() / height) - (_UPSTREAM_ID_BONUS if same_id else 0.0)
+
+    def _cleaned(self, stamp_ns: int, results: list[FitResult | None]) -> list[FitResult]:
+        """Drop tracks that never started and those unseen for too long."""
+        kept, tracks = [], []
+        for track, result in zip(self._tracks, results, strict=True):
+            if result is None:
+                continue
+            if (stamp_ns - track.last.state.stamp_ns) * 1e-9 >= self.config.occlusion.lost_timeout:
+                kept.append(dataclasses.replace(result, status=Status.LOST))
+            else:
+                kept.append(result)
+                tracks.append(track)
+        self._tracks = tracks
+        return kept
+
+
+def _size(observation: Observation) -> float:
+    """Extent of the visible body points: who is large in the picture is near."""
+    points = observation.points[observation.confidence > 0.0]
+    return float(np.ptp(points, axis=0).max()) if len(points) else 0.0
