@@ -1,0 +1,1 @@
+"""One reader per motion format; all of them yield `SourceMotion`."""
