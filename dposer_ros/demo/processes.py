@@ -1,0 +1,187 @@
+"""Child processes of the demo: a domain of their own, an orderly end, and nothing left behind."""
+
+import ctypes
+import fcntl
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dposer_core.errors import ConfigError
+from dposer_ros.environment import ros_environment
+
+# Domains up to 101 keep all DDS ports below Linux's ephemeral range; 0 is everybody's default.
+DOMAINS = range(1, 102)
+PR_SET_PDEATHSIG = 1
+
+
+class Children:
+    """The processes of one run, ended together by `close`, newest publisher first."""
+
+    def __init__(self, log_folder: Path, domain: int) -> None:
+        self._log_folder = log_folder
+        self._environment = ros_environment() | {
+            'ROS_DOMAIN_ID': str(domain),
+            'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+            'PYTHONUNBUFFERED': '1',
+        }
+        self._processes: dict[str, subprocess.Popen] = {}
+        self._started = time.time()
+        log_folder.mkdir(parents=True, exist_ok=True)
+
+    def start(self, name: str, module: str, *arguments: str) -> subprocess.Popen:
+        """Run `python -m module arguments...`; its output goes to <log folder>/<name>.log."""
+        with (self._log_folder / f'{name}.log').open('wb') as log:
+            process = subprocess.Popen(
+                [sys.executable, '-m', module, *arguments],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches only the parent, which ends us in order
+                preexec_fn=_end_with_parent,
+            )
+        self._processes[name] = process
+        return process
+
+    def check(self) -> None:
+        """Raise ConfigError with the end of the log if a child ended with an error."""
+        for name, process in self._processes.items():
+            if process.poll() not in (None, 0):
+                raise ConfigError(
+                    f'{name} ended with code {process.returncode}; its last lines:\n{self.tail(name)}'
+                )
+
+    def tail(self, name: str, lines: int = 15) -> str:
+        """The last lines that a child wrote."""
+        text = (self._log_folder / f'{name}.log').read_text(errors='replace')
+        return '\n'.join(text.splitlines()[-lines:])
+
+    def peak_memory(self, name: str) -> float:
+        """Largest resident memory so far of a running child, MiB; NaN where it cannot be read."""
+        with suppress(OSError, StopIteration):
+            status = Path(f'/proc/{self._processes[name].pid}/status').read_text()
+            line = next(line for line in status.splitlines() if line.startswith('VmHWM'))
+            return int(line.split()[1]) / 1024
+        return float('nan')
+
+    def end(self, name: str, timeout: float) -> int | None:
+        """SIGINT, then SIGKILL after `timeout` seconds; the exit code."""
+        process = self._processes[name]
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        return process.returncode
+
+    def close(self) -> None:
+        """End every child in the order of `start`; a second Ctrl-C does not cut this short.
+
+        The recorder is started first and must end last, so the order is reversed.
+        """
+        handlers = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            for name in reversed(self._processes):
+                self.end(name, timeout=15.0 if name == 'recorder' else 4.0)
+        finally:
+            _remove_shared_memory(self._started)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+def _end_with_parent() -> None:
+    """In the child: get SIGTERM when the parent dies, even if it is killed (Linux only)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def own_domain(requested: int | None = None) -> Iterator[int]:
+    """A ROS domain that no other process of this machine uses, held while the block runs.
+
+    Args:
+        requested: use this one; None: a free one at random.
+
+    Raises:
+        ConfigError: `requested` is in use or out of range, or no domain is free.
+    """
+    if requested is not None and requested not in range(233):
+        raise ConfigError(f'domain {requested}: must lie in [0, 232]')
+    candidates = random.sample(DOMAINS, len(DOMAINS)) if requested is None else [requested]
+    for domain in candidates:
+        lock = _lock_domain(domain)
+        if lock is not None:
+            with lock:
+                yield domain
+            return
+    if requested is not None:
+        raise ConfigError(
+            f'domain {requested} is in use by other ROS processes of this machine; give another one'
+        )
+    raise ConfigError(
+        'no ROS domain from 1 to 101 is free; end other ROS processes of this machine'
+    )
+
+
+def _lock_domain(domain: int):  # noqa: ANN202 - an open file
+    """An open, locked file, or None if the domain is in use.
+
+    The lock keeps two runs of ours apart before either has opened its ports; the port (participant
+    0's discovery port of the RTPS specification) tells about everybody else.
+    """
+    path = Path(tempfile.gettempdir()) / f'dposer_ros_domain_{domain}_{os.getuid()}.lock'
+    lock = path.open('w')
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(('', 7400 + 250 * domain + 10))
+    except OSError:
+        lock.close()
+        return None
+    return lock
+
+
+def _remove_shared_memory(since: float) -> None:
+    """Remove Fast DDS segments that this run's killed processes left in /dev/shm.
+
+    Only files of ours, made after `since` (Unix seconds), that no living process has mapped.
+    """
+    folder = Path('/dev/shm')
+    candidates = [
+        path
+        for pattern in ('fastrtps_*', 'fastdds_*', 'sem.fastrtps_*', 'sem.fastdds_*')
+        for path in folder.glob(pattern)
+        if _made_by_us(path, since)
+    ]
+    if not candidates:
+        return
+    in_use = set()
+    for maps in Path('/proc').glob('[0-9]*/maps'):
+        with suppress(OSError):
+            in_use.update(
+                line.split()[-1] for line in maps.read_text().splitlines() if '/dev/shm/' in line
+            )
+    used_names = {Path(path).name.removeprefix('sem.').removesuffix('_el') for path in in_use}
+    for path in candidates:
+        if (
+            path.name.removeprefix('sem.').removesuffix('_el').removesuffix('_mutex')
+            not in used_names
+        ):
+            path.unlink(missing_ok=True)
+
+
+def _made_by_us(path: Path, since: float) -> bool:
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_uid == os.getuid() and status.st_ctime >= since
+    return False
