@@ -1,0 +1,73 @@
+# From a bare machine (Python 3.11, a C++ compiler, make) to a running system. `make help` lists all.
+SHELL := /bin/bash
+PYTHON ?= python3
+CLIP ?=
+# Elsewhere than here pip may offer a CUDA build of torch; see README, Install.
+TORCH_INDEX_URL ?=
+
+VENV := $(CURDIR)/.venv
+BIN := $(VENV)/bin
+PREFIX := $(CURDIR)/install
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+LISTS := core ros detector demo training dev
+TIMED := $(PYTHON) scripts/timed.py
+# The wheels of ROS 2 make the virtual environment the ROS 2 prefix.
+ROS_ENV := PATH="$(BIN):$$PATH" AMENT_PREFIX_PATH="$(VENV)" CMAKE_PREFIX_PATH="$(VENV)"
+
+.PHONY: help setup messages body demo test test-slow lint clean
+.NOTPARALLEL:
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' $(MAKEFILE_LIST) | column -t -s:
+
+setup: messages body  ## everything that demo and test need
+
+messages: $(PREFIX)/.built  ## compile msg/ into install/
+
+demo: setup  ## video -> ROS 2 -> out/demo (CLIP=squats|multiview|PATH)
+	$(BIN)/dposer demo $(if $(CLIP),--clip $(CLIP))
+
+test: setup  ## the fast tests
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: setup  ## the slow tests
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed  ## style, format and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+clean:  ## remove everything that was built, the virtual environment too
+	rm -rf $(VENV) $(PREFIX) build out
+
+body: $(VENV)/.installed
+	$(TIMED) 'open body' $(BIN)/dposer body build
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v[:2] == (3, 11) or sys.exit( \
+	  f"error: Python {v[0]}.{v[1]} found, 3.11 needed: make PYTHON=/path/to/python3.11")'
+	$(TIMED) 'virtual environment' $(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.packages: $(VENV)/.created $(wildcard requirements/*.txt)
+ifneq ($(TORCH_INDEX_URL),)
+	$(TIMED) 'torch' $(PIP_INSTALL) -c requirements/constraints.txt torch --index-url $(TORCH_INDEX_URL)
+endif
+	$(TIMED) 'packages' $(PIP_INSTALL) -c requirements/constraints.txt \
+	  $(LISTS:%=-r requirements/%.txt)
+	$(TIMED) 'packages without their dependencies' $(PIP_INSTALL) --no-deps -r requirements/no-deps.txt
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.packages pyproject.toml
+	$(TIMED) 'this package' $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(PREFIX)/.built: $(VENV)/.installed CMakeLists.txt package.xml $(wildcard cmake/* msg/* scripts/*.in \
+  launch/* config/*)
+	$(ROS_ENV) $(TIMED) 'messages: configure' $(BIN)/cmake -S . -B build/messages -G Ninja \
+	  -DCMAKE_INSTALL_PREFIX=$(PREFIX) -DPython3_EXECUTABLE=$(BIN)/python -DBUILD_TESTING=OFF \
+	  -DMESSAGES_ONLY=ON --log-level=WARNING
+	$(ROS_ENV) $(TIMED) 'messages: build' $(BIN)/cmake --build build/messages --target install
+	@$(BIN)/python -m dposer_ros.environment
+	@touch $@
