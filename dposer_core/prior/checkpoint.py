@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,8 +169,8 @@ def save_composition(
     _write(path, (json.dumps(content, indent=2) + '\n').encode())
 
 
-def load_composition(path: str | Path) -> dict[str, PriorCheckpoint]:
-    """The parts ('body', 'hand', 'face') that a composition file names.
+def composition_parts(path: str | Path) -> Iterator[PriorCheckpoint]:
+    """The parts body, hand, face that a composition file names, each read when it is asked for.
 
     Raises:
         CheckpointError: not a composition, or a part file that is missing, altered or wrong.
@@ -192,15 +192,14 @@ def load_composition(path: str | Path) -> dict[str, PriorCheckpoint]:
         raise CheckpointError(
             f'{path} is not a composition of this version ({error}); write it anew'
         ) from error
-    parts = {}
     for name, (file, sha256) in named.items():
-        parts[name] = load_checkpoint(file, part=name)
-        if parts[name].sha256 != sha256:
+        part = load_checkpoint(file, part=name)
+        if part.sha256 != sha256:
             raise CheckpointError(
-                f'{path} names {file.name} with sha256 {sha256[:12]}, found {parts[name].sha256[:12]}; '
+                f'{path} names {file.name} with sha256 {sha256[:12]}, found {part.sha256[:12]}; '
                 'write the composition anew for this file'
             )
-    return parts
+        yield part
 
 
 def load_official_weights(path: str | Path, ema: bool = True) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ and cached; what is left per call (the trunk) runs in ONNX Runtime, or in torch 
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,26 +60,33 @@ class LivePrior:
     are those of the mirrored vector. A prior of a single part has that part's vector.
     """
 
-    def __init__(self, parts: list[tuple[PriorCheckpoint, int]], backend: str) -> None:
-        """`parts`: checkpoint and how many times it occurs in a row, in the order of the vector."""
+    def __init__(self, parts: Iterable[tuple[PriorCheckpoint, int]], backend: str) -> None:
+        """`parts`: checkpoint and how many times it occurs in a row, in the order of the vector.
+
+        They are taken one by one, so that a generator keeps only one in memory.
+        """
         self.backend = backend
         self.self_check_error = 0.0
-        self.num_expression = sum(part.num_expression for part, _ in parts)
-        self.hashes = {part.part: part.sha256 for part, _ in parts}
-        self.mean = np.concatenate([np.tile(part.mean, copies) for part, copies in parts])
-        """(D,) float32 mean of the raw vectors."""
-        self.std = np.concatenate([np.tile(part.std, copies) for part, copies in parts])
-        """(D,) float32 standard deviation of the raw vectors."""
-        self.dim = len(self.mean)
+        self.num_expression = 0
+        self.hashes: dict[str, str] = {}
         self._sde = SubVP()
         self._blocks: list[_Block] = []
-        start = 0
+        means, stds, start = [], [], 0
         for part, copies in parts:
-            denoiser = _checked_denoiser(part, backend)
-            self.self_check_error = max(self.self_check_error, denoiser.error)
+            denoiser, error = _checked_denoiser(part, backend)
             stop = start + copies * part.config.dim
-            self._blocks.append(_Block(start, stop, copies, denoiser.predict))
+            self._blocks.append(_Block(start, stop, copies, denoiser))
             start = stop
+            means.append(np.tile(part.mean, copies))
+            stds.append(np.tile(part.std, copies))
+            self.self_check_error = max(self.self_check_error, error)
+            self.num_expression += part.num_expression
+            self.hashes[part.part] = part.sha256
+        self.dim = start
+        self.mean = np.concatenate(means)
+        """(D,) float32 mean of the raw vectors."""
+        self.std = np.concatenate(stds)
+        """(D,) float32 standard deviation of the raw vectors."""
 
     def denoise(self, x: np.ndarray, t: float, noise: np.ndarray | None = None) -> np.ndarray:
         """One-step denoised vectors, x0_hat of x_t = alpha x + sigma noise.
@@ -137,25 +144,19 @@ def load_prior(
         CheckpointError: no such prior, a damaged or unfit file.
         ConfigError: the back end is unknown, not installed, or fails its self-check.
     """
-    parts = _load_parts(_resolve(name_or_path))
-    for part, _ in parts:
-        if part.part == 'face' and num_expression not in (None, part.num_expression):
-            raise CheckpointError(
-                f'prior {name_or_path}: its face part has {part.num_expression} expression coefficients, the '
-                f'body model {num_expression}; their spaces differ, use a face prior trained on this body model'
-            )
+    path = _resolve(name_or_path)
     if backend != 'auto':
         if backend not in AUTO_ORDER:
             raise ConfigError(
                 f"prior.backend = '{backend}': choose one of auto, {', '.join(AUTO_ORDER)}"
             )
-        return LivePrior(parts, backend)
+        return LivePrior(_parts(path, num_expression), backend)
     for name in AUTO_ORDER[:-1]:
         try:
-            return LivePrior(parts, name)
+            return LivePrior(_parts(path, num_expression), name)
         except ConfigError as error:
             _logger.warning('%s; trying the next back end', error)
-    return LivePrior(parts, AUTO_ORDER[-1])
+    return LivePrior(_parts(path, num_expression), AUTO_ORDER[-1])
 
 
 def _resolve(name_or_path: str | Path) -> Path:
@@ -178,20 +179,22 @@ def _resolve(name_or_path: str | Path) -> Path:
     )
 
 
-def _load_parts(path: Path) -> list[tuple[PriorCheckpoint, int]]:
+def _parts(path: Path, num_expression: int | None) -> Iterator[tuple[PriorCheckpoint, int]]:
+    """Checkpoints and their copies in the order of the vector, read one by one."""
     if path.suffix == '.safetensors':
-        return [(checkpoint.load_checkpoint(path), 1)]
-    parts = checkpoint.load_composition(path)
-    return [(parts['body'], 1), (parts['hand'], 2), (parts['face'], 1)]
+        parts = iter([checkpoint.load_checkpoint(path)])
+    else:
+        parts = checkpoint.composition_parts(path)
+    for part in parts:
+        if part.part == 'face' and num_expression not in (None, part.num_expression):
+            raise CheckpointError(
+                f'prior {path}: its face part has {part.num_expression} expression coefficients, the body '
+                f'model {num_expression}; their spaces differ, use a face prior trained on this body model'
+            )
+        yield part, 2 if part.part == 'hand' and path.suffix == '.json' else 1
 
 
-@dataclass(frozen=True)
-class _Checked:
-    predict: Denoiser
-    error: float
-
-
-def _checked_denoiser(part: PriorCheckpoint, backend: str) -> _Checked:
+def _checked_denoiser(part: PriorCheckpoint, backend: str) -> tuple[Denoiser, float]:
     """The back end's network for `part`, compared with the reference formula."""
     predict = _BACKENDS[backend](part)
     x = (
@@ -211,7 +214,7 @@ def _checked_denoiser(part: PriorCheckpoint, backend: str) -> _Checked:
             f"prior.backend = '{backend}': differs from the reference by {error:.1e} "
             f'(limit {SELF_CHECK_LIMIT:.0e}), refused; use another back end'
         )
-    return _Checked(predict, error)
+    return predict, error
 
 
 # --- the network's formula, split into its time-dependent table and its trunk ---------------------
@@ -323,7 +326,10 @@ def _onnxruntime_denoiser(part: PriorCheckpoint) -> Denoiser:
     options.intra_op_num_threads = 1  # more threads lose on a machine that does other work
     options.inter_op_num_threads = 1
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-    graph = trunk_graph(part.config, part.weights)
+    graph, matrices = trunk_graph(part.config, part.weights)
+    # Handed over in memory: ORT keeps one packed copy, where an embedded one costs two.
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(matrix) for matrix in matrices.values()]
+    options.add_external_initializers(list(matrices), values)
     session = onnxruntime.InferenceSession(graph, options, providers=['CPUExecutionProvider'])
     table = TimeTable(part.config, part.weights)
 
@@ -340,23 +346,38 @@ _BACKENDS: dict[str, Callable[[PriorCheckpoint], Denoiser]] = {
 }
 
 
-def trunk_graph(config: TimeFCConfig, weights: Weights) -> bytes:
+def trunk_graph(config: TimeFCConfig, weights: Weights) -> tuple[bytes, dict[str, np.ndarray]]:
     """The trunk as an ONNX model: x (N, D), rows (layers, H) -> out (N, D), any batch size N.
+
+    Its matrices are left out of the model and returned beside it, by name.
 
     A group norm is an instance norm over the groups, so no operator sees a two-dimensional
     group norm (which converters to other runtimes refuse).
     """
     try:
-        from onnx import TensorProto, helper, numpy_helper
+        import onnx
+        from onnx import helper, numpy_helper
     except ImportError as error:
         raise ConfigError(
             f"prior.backend = 'onnxruntime': onnx cannot be imported ({error}); pip install onnx, or use torch"
         ) from error
 
-    nodes, constants = [], []
+    nodes, constants, matrices = [], [], {}
 
     def constant(name: str, value: np.ndarray) -> str:
         constants.append(numpy_helper.from_array(value, name))
+        return name
+
+    def matrix(name: str) -> str:
+        value = matrices[name] = np.ascontiguousarray(weights[name], dtype=np.float32)
+        outside = onnx.TensorProto(
+            name=name,
+            dims=value.shape,
+            data_type=onnx.TensorProto.FLOAT,
+            data_location=onnx.TensorProto.EXTERNAL,
+        )
+        outside.external_data.add(key='location', value='memory')
+        constants.append(outside)
         return name
 
     def node(operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
@@ -375,7 +396,7 @@ def trunk_graph(config: TimeFCConfig, weights: Weights) -> bytes:
     def layer(h: str, index: int) -> str:
         stem = config.layers[index]
         norm = norm_stem(stem)
-        weight = constant(f'{stem}.weight', weights[f'{stem}.weight'])
+        weight = matrix(f'{stem}.weight')
         gain = constant(f'{norm}.weight', weights[f'{norm}.weight'])
         shift = constant(f'{norm}.bias', weights[f'{norm}.bias'])
         mixed = node('Gemm', [h, weight, row_names[index]], f'{stem}_mixed', transB=1)
@@ -390,12 +411,12 @@ def trunk_graph(config: TimeFCConfig, weights: Weights) -> bytes:
     h = layer('x', 0)
     for block in range(config.blocks):
         h = node('Add', [h, layer(layer(h, 2 * block + 1), 2 * block + 2)], f'h_{block}')
-    last = constant('post_dense.weight', weights['post_dense.weight'])
+    last = matrix('post_dense.weight')
     bias = constant('post_dense.bias', weights['post_dense.bias'])
     node('Gemm', [h, last, bias], 'out', transB=1)
 
     def value(name: str, shape: list[Any]) -> Any:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
 
     graph = helper.make_graph(
         nodes,
@@ -405,4 +426,5 @@ def trunk_graph(config: TimeFCConfig, weights: Weights) -> bytes:
         constants,
     )
     opset = [helper.make_opsetid('', 18)]
-    return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    return model.SerializeToString(), matrices
