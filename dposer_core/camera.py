@@ -10,7 +10,7 @@ import numpy as np
 from dposer_core.errors import ObservationError
 
 Undistort = Callable[[np.ndarray], np.ndarray]
-"""(..., 2) raw pixels -> (..., 2) ideal pixels of the same camera matrix; NaN: no inverse there."""
+"""(..., 2) raw -> (..., 2) ideal pixels of the same matrix; NaN where there is no inverse."""
 
 # Distortion models of sensor_msgs/CameraInfo and the numbers of coefficients (OpenCV order).
 DISTORTION_MODELS: dict[str, tuple[int, ...]] = {

@@ -182,6 +182,22 @@ def get_layout(layout: str, names: Sequence[str] | None = None) -> Layout:
     return LAYOUTS[layout]
 
 
+def layout_for_count(num_points: int) -> str:
+    """The layout that `num_points` points can only be.
+
+    Raises:
+        ObservationError: none, or several that differ.
+    """
+    fitting = [name for name, layout in LAYOUTS.items() if layout.accepts(num_points)]
+    if not fitting:
+        raise ObservationError(f'no known keypoint layout has {num_points} points')
+    if any((LAYOUTS[name].source != LAYOUTS[fitting[0]].source).any() for name in fitting):
+        raise ObservationError(
+            f'{num_points} keypoints can be {" or ".join(fitting)}; say which with --layout'
+        )
+    return fitting[0]
+
+
 def to_hub(
     points: np.ndarray,
     confidence: np.ndarray | None,
