@@ -192,7 +192,8 @@ class PoseFitter:
         """Up to `count` Gauss-Newton steps; at least one. Returns how many were made."""
         prior = self.config.prior
         for s in range(count):
-            first = max(0, len(self._window.frames) - max(relinearise, 3))
+            # Older frames are worth one new linearisation a frame, the newest every one.
+            first = max(0, len(self._window.frames) - (relinearise if s == 0 else 1))
             # Truncated schedule, PROTOCOLS fact 5: the last step is at t_min.
             t = prior.t_min + (count - s - 1) / count * (prior.t_max - prior.t_min)
             self._linearise(self._window.frames[first:], t, noise)

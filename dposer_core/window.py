@@ -139,11 +139,14 @@ class Window:
         self.smoothness = smoothness
         self.frames: list[Frame] = []
         self._marginal: _Marginal | None = None
+        self._num_current = 0  # leading frames whose factors are up to date
 
     def append(self, stamp_ns: int, at: Pose, payload: object) -> Frame:
         """Add the newest frame; the oldest leaves when the window is full."""
         if len(self.frames) == self.size:
             self._drop_oldest()
+        # The links of a new frame change the blocks of the two before it.
+        self._num_current = min(self._num_current, max(len(self.frames) - 2, 0))
         n = len(self.smoothness.walk)
         frame = Frame(stamp_ns, at, np.zeros(n), np.zeros((n, n)), np.zeros(n), payload)
         self.frames.append(frame)
@@ -158,14 +161,15 @@ class Window:
         Raises:
             SolveError: the equations cannot be solved; the frames keep their deltas.
         """
-        # A new newest frame changes the blocks of the two before it.
-        first = max(0, min(first, len(self.frames) - 3))
         cost = 0.0
         for k in range(max(first, 1), len(self.frames)):
             if not self._is_linked_by_marginal(k):
                 cost += self._relink(k)
-        for k in range(first, len(self.frames)):
+        # A link's coefficients depend on the stamps alone, so moving a frame leaves the blocks
+        # of older ones, and their factors, as they are; only gradients change.
+        for k in range(min(first, self._num_current), len(self.frames)):
             self._eliminate(k)
+        self._num_current = len(self.frames)
         gradients = self._gradients()
         solution = self._substitute(gradients)
         for frame, delta in zip(self.frames, solution, strict=True):
@@ -313,3 +317,4 @@ class Window:
         first.link = second.link = None
         self._marginal = _Marginal(h00, h10, h11, g0, g1, (first.at, second.at))
         self.frames.pop(0)
+        self._num_current -= 1
