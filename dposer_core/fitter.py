@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from scipy.linalg import lapack
 
 from dposer_core import evidence, kinematics, skeleton
 from dposer_core.cold_start import initial_poses
@@ -356,7 +355,7 @@ class PoseFitter:
         posed = self._pose(pose)
         velocities = self._velocities(pose, posed)
         start = time.perf_counter()
-        covariance = _inverse(self._window.frames[-1].factor.cholesky)
+        covariance = self._window.covariance()
         sources = evidence.joint_sources(seen.precision, seen.inlier)
         state = self._state(
             stamp_ns, pose, posed, velocities, self._rotation_sigma(covariance),
@@ -535,11 +534,6 @@ def _limited(delta: np.ndarray) -> np.ndarray:
 
 def _largest(delta: np.ndarray) -> float:
     return float(np.abs(delta[: ROTATIONS.stop]).max())
-
-
-def _inverse(cholesky: np.ndarray) -> np.ndarray:
-    lower = lapack.dpotri(cholesky, lower=1)[0]
-    return np.tril(lower) + np.tril(lower, -1).T
 
 
 def _pelvis_covariance(covariance: np.ndarray, rotation: np.ndarray) -> np.ndarray:

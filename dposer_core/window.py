@@ -17,6 +17,7 @@ A frame's terms are linear around its linearisation point `at`; its estimate is 
 from dataclasses import dataclass, field
 
 import numpy as np
+from numba import njit
 from scipy.linalg import lapack
 
 from dposer_core import kinematics
@@ -97,12 +98,16 @@ class Frame:
 
 @dataclass
 class _Factor:
-    """What eliminating a frame leaves behind."""
+    """A frame's row of the block-pentadiagonal system once older frames are eliminated.
 
-    cholesky: np.ndarray  # lower, (n, n)
-    information: np.ndarray  # (n, n) the block before elimination: marginal of the newest frame
-    to_next: np.ndarray  # L^-1 B_{k+1,k}^T
-    to_second: np.ndarray  # L^-1 B_{k+2,k}^T
+    The coupling to the second next frame stays diagonal: eliminating a frame only fills in
+    between its two successors. So inverting the block and two products do the whole step.
+    """
+
+    inverse: np.ndarray  # P = D_k^-1, (n, n)
+    to_next: np.ndarray  # B_{k+1,k}, (n, n)
+    to_second: np.ndarray  # diagonal of B_{k+2,k}, (n,)
+    gain: np.ndarray  # P B_{k+1,k}^T
 
 
 @dataclass
@@ -121,9 +126,12 @@ def _add_diagonal(matrix: np.ndarray, values: np.ndarray) -> None:
     matrix.ravel()[:: matrix.shape[1] + 1] += values
 
 
-def _symmetric(lower: np.ndarray) -> np.ndarray:
-    full = np.tril(lower)
-    return full + np.tril(lower, -1).T
+@njit(cache=True)
+def _mirror_lower(matrix: np.ndarray) -> None:
+    """Copy the lower triangle of `matrix` (n, n) onto the upper, in place."""
+    for i in range(matrix.shape[0]):
+        for j in range(i):
+            matrix[j, i] = matrix[i, j]
 
 
 class Window:
@@ -176,9 +184,9 @@ class Window:
             frame.delta = delta
         return cost
 
-    def information(self) -> np.ndarray:
-        """(num_dof, num_dof) information of the newest frame given all others."""
-        return self.frames[-1].factor.information
+    def covariance(self) -> np.ndarray:
+        """(num_dof, num_dof) marginal covariance of the newest frame."""
+        return self.frames[-1].factor.inverse
 
     # --- links -------------------------------------------------------------------------------
 
@@ -205,11 +213,11 @@ class Window:
     # --- elimination -------------------------------------------------------------------------
 
     def _blocks(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Own block D_k, couplings B_{k+1,k} and B_{k+2,k} before elimination of older frames."""
+        """D_k, B_{k+1,k} and the diagonal of B_{k+2,k} before elimination of older frames."""
         count = len(self.frames)
-        own = _symmetric(self.frames[k].hessian)
-        n = len(own)
-        next_, second = np.zeros((n, n)), np.zeros((n, n))
+        own = self.frames[k].hessian.copy()
+        _mirror_lower(own)
+        next_, second = np.zeros_like(own), np.zeros(len(own))
         marginal = self._marginal
         if marginal is not None and k == 0:
             own += marginal.h00
@@ -224,25 +232,25 @@ class Window:
         if k + 2 < count and (link := self.frames[k + 2].link) is not None:
             _add_diagonal(own, link.c0**2)
             _add_diagonal(next_, link.c1 * link.c0)
-            _add_diagonal(second, link.c2 * link.c0)
+            second += link.c2 * link.c0
         return own, next_, second
 
     def _eliminate(self, k: int) -> None:
         own, next_, second = self._blocks(k)
         if k >= 1:
             older = self.frames[k - 1].factor
-            own -= older.to_next.T @ older.to_next
-            next_ -= older.to_second.T @ older.to_next
+            own -= older.to_next @ older.gain
+            next_ -= older.to_second[:, None] * older.gain
         if k >= 2:
             older = self.frames[k - 2].factor
-            own -= older.to_second.T @ older.to_second
-        cholesky, status = lapack.dpotrf(own, lower=1, clean=1)
+            own -= (older.to_second[:, None] * older.to_second) * older.inverse
+        cholesky, status = lapack.dpotrf(own.T, lower=0, clean=0, overwrite_a=1)
         if status != 0 or not np.isfinite(cholesky[-1, -1]):
             raise SolveError(f'normal equations of frame {k} are not positive definite')
-        count = len(self.frames)
-        to_next = lapack.dtrtrs(cholesky, next_.T, lower=1)[0] if k + 1 < count else next_
-        to_second = lapack.dtrtrs(cholesky, second.T, lower=1)[0] if k + 2 < count else second
-        self.frames[k].factor = _Factor(cholesky, own, to_next, to_second)
+        inverse = lapack.dpotri(cholesky, lower=0, overwrite_c=1)[0].T
+        _mirror_lower(inverse)
+        gain = inverse @ next_.T if k + 1 < len(self.frames) else next_
+        self.frames[k].factor = _Factor(inverse, next_, second, gain)
 
     def _gradients(self) -> list[np.ndarray]:
         gradients = [frame.gradient.copy() for frame in self.frames]
@@ -260,28 +268,25 @@ class Window:
         return gradients
 
     def _forward(self, gradients: list[np.ndarray]) -> list[np.ndarray]:
-        """y_k = L_k^-1 g_k with the older frames eliminated."""
-        ys: list[np.ndarray] = []
+        """u_k = P_k h_k, h_k the gradient of frame k with older frames eliminated."""
+        us: list[np.ndarray] = []
         for k, frame in enumerate(self.frames):
-            value = gradients[k].copy()
+            value = gradients[k]
             if k >= 1:
-                value -= self.frames[k - 1].factor.to_next.T @ ys[k - 1]
+                value = value - self.frames[k - 1].factor.to_next @ us[k - 1]
             if k >= 2:
-                value -= self.frames[k - 2].factor.to_second.T @ ys[k - 2]
-            ys.append(lapack.dtrtrs(frame.factor.cholesky, value, lower=1)[0])
-        return ys
+                value = value - self.frames[k - 2].factor.to_second * us[k - 2]
+            us.append(frame.factor.inverse @ value)
+        return us
 
     def _substitute(self, gradients: list[np.ndarray]) -> list[np.ndarray]:
-        ys = self._forward(gradients)
+        deltas = [-u for u in self._forward(gradients)]
         count = len(self.frames)
-        deltas: list[np.ndarray] = [np.empty(0)] * count
-        for k in range(count - 1, -1, -1):
-            factor, value = self.frames[k].factor, ys[k]
-            if k + 1 < count:
-                value = value + factor.to_next @ deltas[k + 1]
+        for k in range(count - 2, -1, -1):
+            factor = self.frames[k].factor
+            deltas[k] -= factor.gain @ deltas[k + 1]
             if k + 2 < count:
-                value = value + factor.to_second @ deltas[k + 2]
-            deltas[k] = -lapack.dtrtrs(factor.cholesky, value, lower=1, trans=1)[0]
+                deltas[k] -= factor.inverse @ (factor.to_second * deltas[k + 2])
         if not all(np.isfinite(d).all() for d in deltas):
             raise SolveError('the step is not finite')
         return deltas
@@ -291,9 +296,9 @@ class Window:
     def _drop_oldest(self) -> None:
         """The oldest frame leaves; its Schur complement becomes the prior on the next two."""
         factor = self.frames[0].factor
-        y = self._forward(self._gradients())[0]
+        u = self._forward(self._gradients())[0]
         first, second = self.frames[1], self.frames[2]
-        n = len(y)
+        n = len(u)
         h00, h10, h11 = np.zeros((n, n)), np.zeros((n, n)), np.zeros((n, n))
         g0, g1 = np.zeros(n), np.zeros(n)
         if (marginal := self._marginal) is not None:
@@ -309,11 +314,11 @@ class Window:
         _add_diagonal(h11, link.c2**2 + link.v**2)
         g0 += link.c1 * link.r_acceleration - link.v * link.r_velocity
         g1 += link.c2 * link.r_acceleration + link.v * link.r_velocity
-        h00 -= factor.to_next.T @ factor.to_next
-        h10 -= factor.to_second.T @ factor.to_next
-        h11 -= factor.to_second.T @ factor.to_second
-        g0 -= factor.to_next.T @ y
-        g1 -= factor.to_second.T @ y
+        h00 -= factor.to_next @ factor.gain
+        h10 -= factor.to_second[:, None] * factor.gain
+        h11 -= (factor.to_second[:, None] * factor.to_second) * factor.inverse
+        g0 -= factor.to_next @ u
+        g1 -= factor.to_second * u
         first.link = second.link = None
         self._marginal = _Marginal(h00, h10, h11, g0, g1, (first.at, second.at))
         self.frames.pop(0)
