@@ -1,8 +1,8 @@
 """Where the compiled messages of a source checkout are, and how every process comes to see them.
 
-On a robot the sourced ROS 2 set-up files do this and nothing here acts. With ROS 2 from pip wheels,
-`make messages` installs the messages into `install/` of the checkout and writes one `.pth` file into
-the virtual environment, which every start of its Python reads. The dynamic loader reads
+On a robot the sourced ROS 2 set-up files do this and nothing here acts. With ROS 2 from pip
+wheels, `make messages` installs the messages into `install/` of the checkout and writes one `.pth`
+file into the virtual environment, which every start of its Python reads. The dynamic loader reads
 LD_LIBRARY_PATH only at the start of a process; the wheels' `ros_wheels_bootstrapper.pth`, later in
 the alphabet, therefore starts Python once more and passes on what ours has put there, so that no
 restart of our own is needed and children inherit all of it.
@@ -33,6 +33,8 @@ path = os.environ.get('AMENT_PREFIX_PATH', ''); \
 {prefix!r} in path.split(':') or os.environ.update(\
 AMENT_PREFIX_PATH=(path and path + ':') + {prefix!r} + ':' + {python_prefix!r}); del path
 """
+
+MAX_DOMAIN_ID = 232
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -87,6 +89,22 @@ def require_messages() -> None:
             f'the messages cannot be loaded ({error}): run `make messages`, or `colcon build` and '
             'source its setup.bash'
         ) from error
+
+
+def domain_id(environ: Mapping[str, str] | None = None) -> int:
+    """The ROS domain of this process, 0 if ROS_DOMAIN_ID is not set.
+
+    Raises:
+        ConfigError: not a number from 0 to 232. A domain above that has no UDP ports left (RTPS
+            maps domain d to ports from 7400 + 250 d on).
+    """
+    text = (os.environ if environ is None else environ).get('ROS_DOMAIN_ID', '') or '0'
+    if not text.isdecimal() or int(text) > MAX_DOMAIN_ID:
+        raise ConfigError(
+            f"ROS_DOMAIN_ID='{text}': must be a whole number from 0 to {MAX_DOMAIN_ID} "
+            '(on Linux best below 102, where no other program is given the ports)'
+        )
+    return int(text)
 
 
 def write_pth(prefix: Path, folder: Path) -> Path:

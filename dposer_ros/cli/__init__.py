@@ -1,8 +1,8 @@
 """The command line `dposer`: which commands exist, and how errors are shown.
 
-A command lives in `dposer_ros/cli/<name>.py`, as a function `<name>` or, with subcommands, as a Typer
-`app`. Only the module of the command that was asked for is imported, so the help is quick and a
-missing optional package hurts no other command.
+A command lives in `dposer_ros/cli/<name>.py`, as a function `<name>` or, with subcommands, as a
+Typer `app`. Only the module of the command that was asked for is imported, so the help is quick
+and a missing optional package hurts no other command.
 """
 
 import importlib
@@ -13,7 +13,7 @@ import typer
 from dposer_core.errors import DPoserError
 
 COMMANDS = {
-    'demo': 'Run the whole job on a video: detector, fit and recorder over ROS 2, then a film of it.',
+    'demo': 'Run the whole job on a video: detector, fit, recorder over ROS 2, then a film.',
     'up': 'Start the live node and keep it running until Ctrl-C.',
     'doctor': 'Check this machine and say how to cure what is missing.',
     'body': 'Build the open body model, or look at a body model file.',

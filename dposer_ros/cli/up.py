@@ -1,0 +1,157 @@
+"""`dposer up`: the nodes and parameters of a launch file, where `ros2 launch` is missing."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dposer_core.errors import ConfigError
+from dposer_ros import launch_arguments
+from dposer_ros.environment import domain_id, require_messages
+
+TARGETS = ('wholebody',)
+STOP_SECONDS = 5.0  # between the request to stop and the kill
+RESPAWN_SECONDS = 1.0  # as in wholebody.launch.py
+DISCOVERY_SECONDS = 1.5  # DDS participants on one machine see each other in less
+
+
+def up(
+    target: str = typer.Argument(help=f'What to start: {", ".join(TARGETS)}.'),
+    arguments: list[str] = typer.Argument(
+        None, help='name:=value, as for ros2 launch.', metavar='NAME:=VALUE'
+    ),
+    show_args: bool = typer.Option(False, '--show-args', '-s', help='List the arguments.'),
+) -> None:
+    """Start the live node, bring it to its active state and keep it running until Ctrl-C.
+
+    The same as `ros2 launch dposer_ros wholebody.launch.py`, without ROS 2's launch packages.
+
+    Example: dposer up wholebody keypoints_topic:=/detector/keypoints log_level:=debug
+    """
+    if target not in TARGETS:
+        raise ConfigError(f"'{target}' cannot be started; choose one of {', '.join(TARGETS)}")
+    if show_args:
+        _print_arguments()
+        return
+    values = launch_arguments.parse(arguments or [])
+    domain_id()
+    require_messages()
+    command = [sys.executable, '-m', 'dposer_ros.node', *launch_arguments.ros_arguments(values)]
+    sys.exit(_supervise(command, values))
+
+
+def _supervise(command: list[str], values: dict[str, str]) -> int:
+    """Run the node until it ends or Ctrl-C; its exit status, 0 for Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    lifecycle = _LifecycleClient(values)
+    child = None
+    try:
+        lifecycle.refuse_second_node()
+        while True:
+            # A session of its own: Ctrl-C reaches the node from `_stop`, not from the terminal.
+            child = subprocess.Popen(command, start_new_session=True)
+            if values['autostart'] == 'true':
+                lifecycle.bring_up(child)
+            status = child.wait()
+            if values['respawn'] != 'true':
+                return status
+            typer.secho(f'the node ended with status {status}; starting it again', fg='yellow')
+            time.sleep(RESPAWN_SECONDS)
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        # From here on a second Ctrl-C must not leave the child behind.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if child is not None:
+            _stop(child)
+        lifecycle.close()
+
+
+def _stop(child: subprocess.Popen) -> None:
+    if child.poll() is None:
+        child.send_signal(signal.SIGINT)
+    try:
+        child.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+class _LifecycleClient:
+    """Asks the node for its transitions, from a small ROS 2 node of our own."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        import rclpy
+        from lifecycle_msgs.srv import ChangeState
+        from rclpy.signals import SignalHandlerOptions
+
+        self._namespace = launch_arguments.full_namespace(values)
+        # Without rclpy's signal handlers Ctrl-C is the plain KeyboardInterrupt.
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node('dposer_up', start_parameter_services=False)
+        name = f'{self._namespace}/{launch_arguments.NODE_NAME}'
+        self._client = self._node.create_client(ChangeState, f'{name}/change_state')
+
+    def refuse_second_node(self) -> None:
+        """Raise ConfigError if a node of the same name already runs in this domain."""
+        wanted = (launch_arguments.NODE_NAME, self._namespace or '/')
+        deadline = time.monotonic() + DISCOVERY_SECONDS
+        while time.monotonic() < deadline:
+            if wanted in self._node.get_node_names_and_namespaces():
+                raise ConfigError(
+                    f'{wanted[0]} already runs in ROS domain {domain_id()}: stop it, give '
+                    'namespace:=NAME, or set ROS_DOMAIN_ID to another number'
+                )
+            time.sleep(0.1)
+
+    def bring_up(self, child: subprocess.Popen) -> None:
+        """Configure and activate; returns early if the process ends."""
+        from lifecycle_msgs.msg import Transition
+
+        while not self._client.wait_for_service(timeout_sec=0.2):
+            if child.poll() is not None:
+                return
+        for label, transition in (
+            ('configure', Transition.TRANSITION_CONFIGURE),
+            ('activate', Transition.TRANSITION_ACTIVATE),
+        ):
+            if not self._change(child, transition):
+                if child.poll() is not None:
+                    return
+                raise ConfigError(
+                    f'{launch_arguments.NODE_NAME} refused to {label}: its log above says why'
+                )
+        typer.secho(f'{launch_arguments.NODE_NAME} is active; Ctrl-C ends it', fg='green')
+
+    def _change(self, child: subprocess.Popen, transition: int) -> bool:
+        """Whether the transition succeeded; loading and compiling may take a minute."""
+        import rclpy
+        from lifecycle_msgs.srv import ChangeState
+
+        request = ChangeState.Request()
+        request.transition.id = transition
+        future = self._client.call_async(request)
+        while not future.done():
+            rclpy.spin_until_future_complete(self._node, future, timeout_sec=0.2)
+            if child.poll() is not None:
+                return False
+        return future.result().success
+
+    def close(self) -> None:
+        import rclpy
+
+        self._node.destroy_node()
+        rclpy.shutdown()
+
+
+def _print_arguments() -> None:
+    table = Table('argument', 'default', 'meaning')
+    for argument in launch_arguments.ARGUMENTS:
+        choices = ', '.join(choice for choice in argument.choices if choice)
+        text = f'{argument.help} ({choices})' if choices else argument.help
+        table.add_row(argument.name, argument.default, text)
+    Console().print(table)
