@@ -11,6 +11,7 @@ import numpy as np
 from dposer_core.camera import PinholeCamera, assumed_camera
 from dposer_core.errors import MediaError
 from dposer_core.triangulation import View, read_calibration
+from dposer_core.video import VideoInfo, decode
 
 POSE2SIM = ('Pose2Sim', 'pose2sim')  # module, distribution
 
@@ -31,16 +32,6 @@ class Clip:
     focal: float | None = None  # share of the longer image side; None: `assumed_camera` decides
     camera: PinholeCamera | None = None  # calibration in pixels of the original video
     distortion: tuple[float, ...] = ()  # plumb_bob, with `camera`
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What the header of a video says."""
-
-    width: int
-    height: int
-    rate: float  # frames per second
-    frames: int  # 0 if the file does not say
 
 
 def find_clip(name: str) -> Clip:
@@ -95,7 +86,7 @@ def package_folder(module: str, distribution: str) -> Path:
 
 
 def media_file(name: str) -> Path:
-    """A media file that no package carries: from $DPOSER_MEDIA or shared/media beside the checkout."""
+    """A file that no package carries: from $DPOSER_MEDIA or shared/media beside the checkout."""
     checkout = Path(__file__).resolve().parents[2]
     folders = [checkout.parent / 'shared' / 'media']
     if os.environ.get('DPOSER_MEDIA'):
@@ -105,7 +96,8 @@ def media_file(name: str) -> Path:
             return folder / name
     raise MediaError(
         f'{name} not found in {", ".join(map(str, folders))}; get it from'
-        ' github.com/tensorflow/tfjs-models (pose-detection/test_data) and set DPOSER_MEDIA to its folder'
+        ' github.com/tensorflow/tfjs-models (pose-detection/test_data) and set DPOSER_MEDIA to its'
+        ' folder'
     )
 
 
@@ -126,7 +118,7 @@ def clip_camera(clip: Clip, info: VideoInfo) -> PinholeCamera:
 
 
 def resized(camera: PinholeCamera, width: int, height: int) -> PinholeCamera:
-    """`camera` for its picture resized to `width` x `height` (even sizes: not quite one factor)."""
+    """`camera` for its picture resized (even sizes: not quite the same factor in x and y)."""
     sx, sy = width / camera.width, height / camera.height
     return PinholeCamera(
         fx=camera.fx * sx,
@@ -148,19 +140,6 @@ def image_size(width: int, height: int) -> tuple[int, int]:
     return max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2)
 
 
-def video_info(path: Path) -> VideoInfo:
-    """Size and rate of the video at `path`; decodes its first frame to be sure.
-
-    Raises:
-        MediaError: missing, empty, or not a video.
-    """
-    for _, frame, stream in _decode(path):
-        rate = float(stream.average_rate or stream.guessed_rate or 30)
-        frames = stream.frames or int(float(stream.duration or 0) * (stream.time_base or 0) * rate)
-        return VideoInfo(frame.width, frame.height, rate, frames)
-    raise MediaError(f'{path} has no frames; give a video file such as an .mp4')
-
-
 def clip_length(clip: Clip, info: VideoInfo) -> int:
     """Number of frames that `read_frames` is expected to give."""
     last = clip.last if clip.last is not None else info.frames
@@ -176,7 +155,7 @@ def read_frames(clip: Clip) -> Iterator[tuple[float, np.ndarray]]:
     """
     start: float | None = None
     size: tuple[int, int] | None = None
-    for index, frame, stream in _decode(clip.video):
+    for index, frame, stream in decode(clip.video):
         if clip.last is not None and index >= clip.last:
             break
         if index < clip.first or (index - clip.first) % clip.step:
@@ -188,26 +167,3 @@ def read_frames(clip: Clip) -> Iterator[tuple[float, np.ndarray]]:
         yield time - start, scaled.to_ndarray()
     if start is None:
         raise MediaError(f'{clip.video} has no frame {clip.first}; choose an earlier first frame')
-
-
-def _decode(path: Path):  # noqa: ANN202 - a generator of PyAV types, which are imported lazily
-    import av
-
-    if not path.is_file():
-        raise MediaError(f'{path}: no such video file; check the path')
-    if path.stat().st_size == 0:
-        raise MediaError(f'{path} is empty (0 bytes); copy or download it again')
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise MediaError(
-                    f'{path} holds no video stream; give a video file such as an .mp4'
-                )
-            stream = container.streams.video[0]
-            stream.thread_type = 'AUTO'
-            for index, frame in enumerate(container.decode(stream)):
-                yield index, frame, stream
-    except av.error.FFmpegError as error:
-        raise MediaError(
-            f'{path} is not a readable video ({error.strerror}); give an .mp4, .mov, .mkv or .avi file'
-        ) from error

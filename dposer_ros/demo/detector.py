@@ -1,7 +1,7 @@
 """Detector node: mediapipe holistic turns images into COCO-WholeBody-133 keypoints.
 
-Its own process, because mediapipe pins protobuf and takes 0.5 GB; any other detector that publishes
-`KeypointFrame` takes its place.
+Its own process, because mediapipe pins protobuf and takes 0.5 GB; any other detector that
+publishes `KeypointFrame` takes its place.
 """
 
 import argparse

@@ -11,13 +11,13 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image
 
 from dposer_core.errors import DPoserError
+from dposer_core.video import video_info
 from dposer_ros.demo.clips import (
     Clip,
     clip_camera,
     find_clip,
     read_frames,
     resized,
-    video_info,
 )
 from dposer_ros.demo.images import CvBridge, camera_info_message
 from dposer_ros.demo.lifetime import Stop, ros, run_main
@@ -26,7 +26,7 @@ FRAME_ID = 'camera_optical_frame'
 
 
 class PlayerNode(Node):
-    """Publishes `image` and `camera_info`, stamped with the time at which the frame was 'taken'."""
+    """Publishes `image` and `camera_info`, stamped with the time at which a frame was 'taken'."""
 
     def __init__(self, clip: Clip, stop: Stop) -> None:
         super().__init__('dposer_player')
@@ -34,7 +34,7 @@ class PlayerNode(Node):
         self._stop = stop
         self._camera = clip_camera(clip, video_info(clip.video))
         self._bridge = CvBridge()
-        qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+        qos = QoSProfile(depth=15, reliability=ReliabilityPolicy.RELIABLE)
         self._image_pub = self.create_publisher(Image, 'image', qos)
         self._camera_pub = self.create_publisher(CameraInfo, 'camera_info', qos)
 
@@ -44,7 +44,9 @@ class PlayerNode(Node):
         count = 0
         for seconds, image in read_frames(self._clip):
             now_ns = self.get_clock().now().nanoseconds
-            start_ns = now_ns if start_ns is None else start_ns
+            if start_ns is None:
+                start_ns = now_ns
+                print(f'start {start_ns}')
             stamp_ns = start_ns + round(seconds * 1e9)
             time.sleep(max(0.0, (stamp_ns - now_ns) * 1e-9))
             if self._stop:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from dposer_core.errors import ConfigError
 from dposer_ros.environment import ros_environment
@@ -56,7 +57,7 @@ class Children:
         for name, process in self._processes.items():
             if process.poll() not in (None, 0):
                 raise ConfigError(
-                    f'{name} ended with code {process.returncode}; its last lines:\n{self.tail(name)}'
+                    f'{name} ended with code {process.returncode}:\n{self.tail(name)}'
                 )
 
     def tail(self, name: str, lines: int = 15) -> str:
@@ -126,14 +127,14 @@ def own_domain(requested: int | None = None) -> Iterator[int]:
             return
     if requested is not None:
         raise ConfigError(
-            f'domain {requested} is in use by other ROS processes of this machine; give another one'
+            f'domain {requested} is in use by other ROS processes here; give another one'
         )
     raise ConfigError(
         'no ROS domain from 1 to 101 is free; end other ROS processes of this machine'
     )
 
 
-def _lock_domain(domain: int):  # noqa: ANN202 - an open file
+def _lock_domain(domain: int) -> TextIO | None:
     """An open, locked file, or None if the domain is in use.
 
     The lock keeps two runs of ours apart before either has opened its ports; the port (participant
@@ -165,18 +166,14 @@ def _remove_shared_memory(since: float) -> None:
     ]
     if not candidates:
         return
-    in_use = set()
+    mapped = ''
     for maps in Path('/proc').glob('[0-9]*/maps'):
         with suppress(OSError):
-            in_use.update(
-                line.split()[-1] for line in maps.read_text().splitlines() if '/dev/shm/' in line
-            )
-    used_names = {Path(path).name.removeprefix('sem.').removesuffix('_el') for path in in_use}
+            mapped += maps.read_text()
     for path in candidates:
-        if (
-            path.name.removeprefix('sem.').removesuffix('_el').removesuffix('_mutex')
-            not in used_names
-        ):
+        # A segment, its lock file (_el) and its semaphore live and die together.
+        segment = path.name.removeprefix('sem.').removesuffix('_el').removesuffix('_mutex')
+        if segment not in mapped:
             path.unlink(missing_ok=True)
 
 

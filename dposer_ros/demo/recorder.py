@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cv2
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 from sensor_msgs.msg import CompressedImage, Image
@@ -22,8 +22,7 @@ from dposer_ros.demo.images import CvBridge
 from dposer_ros.demo.lifetime import ros, run_main, spin
 
 NODE = '/dposer_wholebody'
-# Topic -> type. Everything is subscribed best effort, which matches every publisher, except what
-# must be complete for the report.
+# Topic -> type. All but BEST_EFFORT are published reliably.
 TOPICS: dict[str, str] = {
     '/camera_info': 'sensor_msgs/msg/CameraInfo',
     '/keypoints': 'dposer_ros/msg/KeypointFrame',
@@ -35,6 +34,7 @@ TOPICS: dict[str, str] = {
     '/diagnostics': 'diagnostic_msgs/msg/DiagnosticArray',
     '/tf': 'tf2_msgs/msg/TFMessage',
 }
+BEST_EFFORT = (f'{NODE}/timing',)
 IMAGE_TOPIC = '/image'
 JPEG_TOPIC = '/image/compressed'
 JPEG_QUALITIES = (85, 70, 50, 30, 15)
@@ -71,7 +71,7 @@ class RecorderNode(Node):
         for topic, type_name in TOPICS.items():
             self._record(topic, type_name)
         self._add_connection(JPEG_TOPIC, 'sensor_msgs/msg/CompressedImage')
-        images = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+        images = QoSProfile(depth=15, reliability=ReliabilityPolicy.RELIABLE)
         self.create_subscription(Image, IMAGE_TOPIC, self._on_image, images)
 
     def close(self) -> None:
@@ -88,10 +88,12 @@ class RecorderNode(Node):
             self.get_logger().warning(f'{topic} is not recorded: {type_name} is not installed')
             return
         self._add_connection(topic, type_name)
+        is_reliable = topic not in BEST_EFFORT
         qos = QoSProfile(
             depth=50,
-            reliability=ReliabilityPolicy.BEST_EFFORT,
-            durability=DurabilityPolicy.VOLATILE,
+            reliability=ReliabilityPolicy.RELIABLE
+            if is_reliable
+            else ReliabilityPolicy.BEST_EFFORT,
         )
         self.create_subscription(
             message_type, topic, lambda data: self._write(topic, data), qos, raw=True
