@@ -1,0 +1,276 @@
+"""Recorded keypoints through the fitter, without ROS and deadline: the same every time."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from dposer_core.camera import PinholeCamera, Undistort, assumed_camera
+from dposer_core.config import Config, from_mapping
+from dposer_core.errors import ConfigError, ObservationError
+from dposer_core.json_keypoints import read_json
+from dposer_core.observation import Observation
+from dposer_core.people import PeopleFitter
+from dposer_core.recording import Recording, read_npz
+from dposer_core.state import FitResult, Status
+from dposer_ros import bags
+
+Frame = tuple[int, list[Observation]]
+"""Stamp in nanoseconds and the people of one frame."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Keypoints ready to be fitted."""
+
+    source: str
+    """What was read, for people to read."""
+    frames: list[Frame]
+    """In order of time."""
+    camera: PinholeCamera | None
+    """Of 2D keypoints."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Cause -> frames or people of a bag that could not be used."""
+
+
+@dataclass(frozen=True)
+class CameraChoice:
+    """What the user says about the camera; everything may be left open."""
+
+    camera: PinholeCamera | None = None
+    """Given as fx, fy, cx, cy."""
+    focal: float | None = None
+    """Focal length in pixels; the principal point is then the middle of the picture."""
+    size: tuple[int, int] | None = None
+    """Width and height of the picture, pixels."""
+
+    def resolve(self, size: tuple[int, int] | None) -> PinholeCamera:
+        """The camera for a file whose pictures have this `size` (None: it does not say).
+
+        Raises:
+            ObservationError: there is nothing to make a camera of.
+        """
+        if self.camera is not None:
+            return self.camera
+        size = self.size or size
+        if size is None:
+            raise ObservationError(
+                '2D keypoints need a camera and the file has none: give --camera fx,fy,cx,cy, or '
+                '--size WIDTHxHEIGHT of the video (with --focal F in pixels where it is known)'
+            )
+        return assumed_camera(*size, self.focal)
+
+
+def read_clip(
+    path: Path,
+    choice: CameraChoice,
+    config: Config,
+    layout: str | None = None,
+    fps: float = 30.0,
+    topic: str = '',
+    camera_topic: str = '',
+) -> Clip:
+    """Keypoints of a bag, an .npz file, a JSON file or a folder of JSON files.
+
+    Args:
+        path: told apart by their names.
+        choice: camera of 2D keypoints; in a bag it replaces the recorded camera_info.
+        config: confidence threshold of bags.
+        layout: of files that do not say; None: told from the number of points.
+        fps: of files without time stamps.
+        topic: keypoint topic of a bag; empty: the only one.
+        camera_topic: camera_info topic of a bag; empty: the only one.
+
+    Raises:
+        ObservationError: keypoints or camera cannot be used.
+        MediaError: the bag cannot be read.
+    """
+    if not path.exists():
+        raise ObservationError(f'{path} does not exist; give keypoints: JSON, npz or a ROS 2 bag')
+    if not fps > 0:
+        raise ObservationError(f'--fps {fps}: must be positive')
+    if bags.is_bag(path):
+        return _read_bag(path, choice, config, topic, camera_topic)
+    recording = read_npz(path, layout) if path.suffix == '.npz' else read_json(path, layout)
+    return clip_from_recording(recording, choice, fps)
+
+
+def clip_from_recording(recording: Recording, choice: CameraChoice, fps: float = 30.0) -> Clip:
+    """A recording with its camera and time stamps."""
+    camera = choice.resolve(recording.size) if recording.dim == 2 else None
+    frames = list(recording.observations(camera, None, fps))
+    if not frames:
+        raise ObservationError('the file holds no frames')
+    return Clip(recording.source, _in_order(frames), camera)
+
+
+def _read_bag(
+    path: Path, choice: CameraChoice, config: Config, topic: str, camera_topic: str
+) -> Clip:
+    # The conversion of the live node, so that a bag gives what the robot gave.
+    from dposer_ros.conversions import Cameras, cameras_from_msg, observations_from_msg
+    from dposer_ros.gate import Refused
+
+    frames: list[Frame] = []
+    refused: Counter[str] = Counter()
+    given = None
+    if choice.camera is not None or choice.size is not None:
+        lens: tuple[PinholeCamera, Undistort] = (choice.resolve(None), np.asarray)
+        given = Cameras(raw=lens, rectified=lens)
+    info, cameras = None, given
+    for message, camera_info in bags.read_keypoints(path, topic, camera_topic):
+        if given is None and camera_info is not None and camera_info is not info:
+            info, cameras = camera_info, cameras_from_msg(camera_info)
+        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+        try:
+            observations, bad_people = observations_from_msg(message, cameras, config.input)
+        except Refused as refusal:
+            refused[f'{refusal.cause}: {refusal}'] += 1
+            continue
+        refused.update(f'{person.cause}: {person}' for person in bad_people)
+        if frames and stamp <= frames[-1][0]:
+            refused['stamp_order: frame stamp not newer than the one before'] += 1
+            continue
+        frames.append((stamp, observations))
+    if not frames:
+        reasons = '; '.join(refused) or 'its keypoint topic is empty'
+        raise ObservationError(f'{path}: no frame can be used ({reasons})')
+    return Clip('ROS 2 bag', frames, cameras.raw[0] if cameras else None, refused)
+
+
+def _in_order(frames: list[Frame]) -> list[Frame]:
+    for (before, _), (after, _) in zip(frames, frames[1:], strict=False):
+        if after <= before:
+            raise ObservationError(
+                f'time stamps do not increase: {after} ns follows {before} ns; sort the frames'
+            )
+    return frames
+
+
+def read_config(path: Path | None) -> Config:
+    """Parameters from a ROS 2 parameter file, or from a YAML file with our parameters alone.
+
+    Raises:
+        ConfigError: not readable, or with keys or values that do not exist.
+    """
+    if path is None:
+        return Config()
+    try:
+        values = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f'{path} is not a readable YAML file: {error}') from error
+    if not isinstance(values, dict):
+        raise ConfigError(f'{path}: expected parameters by name, got {type(values).__name__}')
+    blocks = [v for v in values.values() if isinstance(v, dict) and 'ros__parameters' in v]
+    groups = set(Config.__dataclass_fields__)
+    for block in blocks or [values]:
+        mine = block.get('ros__parameters', block) or {}
+        # A node has parameters of its own beside those of the fit: use_sim_time, topics, ...
+        values = {k: v for k, v in mine.items() if not blocks or k.split('.')[0] in groups}
+    return from_mapping(values)
+
+
+def load_fitter(
+    config: Config, with_prior: bool = True, seed: int = 0
+) -> tuple[Callable[[], PeopleFitter], str]:
+    """How to make a fitter for `config`, and the body model's name as the messages spell it."""
+    from dposer_core.body_model import load_body
+    from dposer_core.prior.runtime import load_prior
+
+    tables = load_body(config.model.path).tables
+    prior = None
+    if with_prior and config.prior.weight > 0.0:
+        prior = load_prior(config.prior.checkpoint, config.prior.backend, tables.num_expression)
+    make = partial(PeopleFitter, tables, prior, config, seed)
+    return make, f'{tables.name}/{tables.sha256[:8]}'
+
+
+@dataclass
+class Replay:
+    """What came out of a clip, and how long it took."""
+
+    results: list[FitResult] = field(default_factory=list)
+    """Every answer, frame by frame."""
+    frames: int = 0
+    """Frames that were fed."""
+    frames_with_people: int = 0
+    """Frames with somebody in them."""
+    answered: int = 0
+    """Of these, frames in which somebody was fitted."""
+    warm_seconds: list[float] = field(default_factory=list)
+    """Step time of frames in which everybody was known from the frame before."""
+    cold_seconds: list[float] = field(default_factory=list)
+    """Step time of frames in which somebody was started from nothing."""
+    stage_seconds: dict[str, list[float]] = field(default_factory=dict)
+    """Stage -> seconds, one entry for each fitted person."""
+    wall_seconds: float = 0.0
+    """All frames together."""
+
+    @property
+    def fit_seconds(self) -> list[float]:
+        """Step time of every frame with people."""
+        return self.warm_seconds + self.cold_seconds
+
+    def add(self, observations: list[Observation], results: list[FitResult], took: float) -> None:
+        """Count one frame."""
+        self.frames += 1
+        self.results += results
+        if not observations:
+            return
+        fitted = [r for r in results if r.status not in (Status.PREDICTED, Status.LOST)]
+        self.frames_with_people += 1
+        self.answered += bool(fitted)
+        is_cold = any(not result.stats.warm_started for result in fitted)
+        (self.cold_seconds if is_cold else self.warm_seconds).append(took)
+        for result in fitted:
+            for stage, seconds in result.stats.stage_seconds.items():
+                self.stage_seconds.setdefault(stage, []).append(seconds)
+
+
+def replay(
+    fitter: PeopleFitter, frames: Iterable[Frame], progress: Callable[[], None] = lambda: None
+) -> Replay:
+    """Fit every frame in order, with all configured iterations.
+
+    Args:
+        fitter: fresh or reset.
+        frames: in order of time.
+        progress: called after each frame.
+    """
+    outcome = Replay()
+    begin = time.perf_counter()
+    for stamp_ns, observations in frames:
+        start = time.perf_counter()
+        results = fitter.step(stamp_ns, observations)
+        outcome.add(observations, results, time.perf_counter() - start)
+        progress()
+    outcome.wall_seconds = time.perf_counter() - begin
+    return outcome
+
+
+def warm_up(make: Callable[[], PeopleFitter], frames: list[Frame], count: int = 3) -> None:
+    """Fit a few frames for nothing: the first ones compile code and fill caches."""
+    replay(make(), [frame for frame in frames if frame[1]][:count])
+
+
+def crowd(frames: Iterable[Frame], people: int) -> Iterator[Frame]:
+    """The first person of each frame `people` times, side by side, far enough to stay apart."""
+    step = None
+    for stamp_ns, observations in frames:
+        if observations and step is None:
+            step = 3.0 if observations[0].dim == 3 else 2.0 * _extent(observations[0])
+        yield stamp_ns, [_shifted(o, i, step) for o in observations[:1] for i in range(people)]
+
+
+def _extent(observation: Observation) -> float:
+    return float(np.ptp(observation.points[observation.confidence > 0], axis=0).max(initial=0.0))
+
+
+def _shifted(observation: Observation, index: int, step: float) -> Observation:
+    points = observation.points + np.eye(observation.dim)[0] * index * step
+    return replace(observation, points=points, track_id=f'{observation.track_id}{index}')
