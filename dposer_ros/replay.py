@@ -1,5 +1,6 @@
 """Recorded keypoints through the fitter, without ROS and deadline: the same every time."""
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -144,7 +145,7 @@ def _read_bag(
 
 
 def _in_order(frames: list[Frame]) -> list[Frame]:
-    for (before, _), (after, _) in zip(frames, frames[1:], strict=False):
+    for (before, _), (after, _) in itertools.pairwise(frames):
         if after <= before:
             raise ObservationError(
                 f'time stamps do not increase: {after} ns follows {before} ns; sort the frames'
