@@ -72,7 +72,7 @@ def test_wrong_number_of_coefficients_is_refused(model, count):
 
 
 def test_coefficients_that_are_not_finite_are_refused():
-    with pytest.raises(ObservationError, match='nan.*calibrate'):
+    with pytest.raises(ObservationError, match=r'nan.*calibrate'):
         camera_from_info(K9, [np.nan] * 5, 'plumb_bob', 640, 480)
 
 
