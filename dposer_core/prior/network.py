@@ -188,18 +188,23 @@ def correction_config(
     )
 
 
-def from_weights(weights: Mapping[str, np.ndarray], dropout: float = 0.1) -> nn.Module:
+def from_weights(
+    weights: Mapping[str, np.ndarray], dropout: float = 0.1, scale_by_sigma: bool = True
+) -> nn.Module:
     """The network that `weights` belong to, in eval mode, told by their keys and shapes.
 
     Args:
         weights: tensors under the keys of PROTOCOLS 1.2/1.3 (`load_official_weights`, or
             `PriorCheckpoint.weights`); the constant `sigmas` may be absent.
         dropout: used in training only; it does not show in the weights.
+        scale_by_sigma: as the configuration of the part networks says; does not show either.
     """
 
     def part(prefix: str) -> TimeFC:
         config = TimeFCConfig.from_weights(_with_prefix(weights, prefix))
-        return TimeFC(dataclasses.replace(config, dropout=dropout))
+        return TimeFC(
+            dataclasses.replace(config, dropout=dropout, scale_by_sigma=scale_by_sigma)
+        )
 
     def combiner(prefix: str) -> Combiner:
         return Combiner(*(part(f'{prefix}{name}_model.') for name in ('body', 'hand', 'face')))

@@ -305,7 +305,7 @@ def _torch_denoiser(part: PriorCheckpoint) -> Denoiser:
 
     from dposer_core.prior.network import from_weights
 
-    network = from_weights(part.weights)
+    network = from_weights(part.weights, scale_by_sigma=part.config.scale_by_sigma)
 
     def predict(x: np.ndarray, t: float) -> np.ndarray:
         with torch.inference_mode():
