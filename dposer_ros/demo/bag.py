@@ -1,21 +1,16 @@
 """The demo's recording, read back without ROS."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from rosbags.rosbag2 import Reader
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
 from scipy.spatial.transform import Rotation
 
 from dposer_core.camera import PinholeCamera, Undistort, camera_from_info
-from dposer_core.errors import MediaError
+from dposer_ros.bags import read_messages
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 NODE = '/dposer_wholebody'
 IMAGE = '/image/compressed'
 CAMERA_INFO = '/camera_info'
@@ -72,43 +67,11 @@ class DemoRecording:
         return cv2.undistort(image, self.camera.matrix, self.distortion)
 
 
-def typestore() -> Typestore:
-    """All types of ROS 2 known to rosbags and those of msg/."""
-    store = get_typestore(Stores.ROS2_KILTED)
-    types = {}
-    for path in sorted(_message_folder().glob('*.msg')):
-        types.update(get_types_from_msg(path.read_text(), f'dposer_ros/msg/{path.stem}'))
-    store.register(types)
-    return store
-
-
-def read_messages(path: Path, topics: tuple[str, ...]) -> Iterator[tuple[str, int, Any]]:
-    """(topic, time of recording in ns, message) of `topics`, in order of recording.
-
-    Raises:
-        MediaError: no such file, or not a recording.
-    """
-    if not path.exists():
-        raise MediaError(f'{path}: no such recording; give the .mcap file of `dposer demo`')
-    store = typestore()
-    try:
-        with Reader(path) as reader:
-            chosen = [c for c in reader.connections if c.topic in topics]
-            for connection, received_ns, data in reader.messages(connections=chosen):
-                yield (
-                    connection.topic,
-                    received_ns,
-                    store.deserialize_cdr(data, connection.msgtype),
-                )
-    except (ValueError, OSError, AssertionError) as error:
-        raise MediaError(f'{path} is not a readable recording: {error}') from error
-
-
 def read_recording(path: Path) -> DemoRecording:
     """The demo's MCAP file as values."""
     recording = DemoRecording()
     for topic, received_ns, message in read_messages(
-        path, (IMAGE, CAMERA_INFO, KEYPOINTS, STATES)
+        path, (), optional=(IMAGE, CAMERA_INFO, KEYPOINTS, STATES)
     ):
         stamp = stamp_ns(message)
         if topic == IMAGE:
@@ -129,15 +92,6 @@ def read_recording(path: Path) -> DemoRecording:
 def stamp_ns(message: Any) -> int:
     """Header stamp in nanoseconds."""
     return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-
-
-def _message_folder() -> Path:
-    """msg/ of the checkout, or share/dposer_ros/msg of an installed package."""
-    if (CHECKOUT / 'msg').is_dir():
-        return CHECKOUT / 'msg'
-    from ament_index_python import get_package_share_directory
-
-    return Path(get_package_share_directory('dposer_ros')) / 'msg'
 
 
 def _keypoints(person: Any, dim: int) -> tuple[np.ndarray, np.ndarray]:

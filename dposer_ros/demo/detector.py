@@ -15,7 +15,7 @@ from sensor_msgs.msg import Image
 
 from dposer_core.errors import ConfigError
 from dposer_core.keypoints import from_mediapipe_holistic
-from dposer_ros.demo.images import CvBridge
+from dposer_ros.compat import CvBridge
 from dposer_ros.demo.lifetime import ros, run_main, spin
 from dposer_ros.msg import KeypointFrame, PersonKeypoints
 

@@ -18,6 +18,7 @@ from dposer_ros.demo.lifetime import run_main
 MAX_ERROR_PX = 15.0
 """Mean reprojection error of agreeing cameras; in 1080x1920 pixels, where detections of this rig
 scatter by about 10."""
+MIN_CAMERAS = 3
 
 
 def detect_video(path: Path, first_count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -52,6 +53,7 @@ def triangulated_clip() -> dict[str, np.ndarray]:
             np.stack([points[t] for points, _ in detections]),
             np.stack([confidence[t] for _, confidence in detections]),
             max_error_px=MAX_ERROR_PX,
+            min_cameras=MIN_CAMERAS,
         )
         for t in range(length)
     ]

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,10 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image
 
+from dposer_core.camera import PinholeCamera
 from dposer_core.errors import DPoserError
 from dposer_core.video import video_info
+from dposer_ros.compat import CvBridge
 from dposer_ros.demo.clips import (
     Clip,
     clip_camera,
@@ -19,7 +22,6 @@ from dposer_ros.demo.clips import (
     read_frames,
     resized,
 )
-from dposer_ros.demo.images import CvBridge, camera_info_message
 from dposer_ros.demo.lifetime import Stop, ros, run_main
 
 FRAME_ID = 'camera_optical_frame'
@@ -66,6 +68,20 @@ class PlayerNode(Node):
         camera.header = message.header
         self._camera_pub.publish(camera)  # first: the fit of the image's keypoints needs it
         self._image_pub.publish(message)
+
+
+def camera_info_message(camera: PinholeCamera, distortion: Sequence[float] = ()) -> CameraInfo:
+    """CameraInfo of a plumb_bob camera; the header is left to the caller."""
+    matrix = camera.matrix
+    return CameraInfo(
+        width=camera.width,
+        height=camera.height,
+        distortion_model='plumb_bob',
+        d=[*distortion, *[0.0] * (5 - len(distortion))],
+        k=matrix.ravel(),
+        r=np.eye(3).ravel(),
+        p=np.hstack([matrix, np.zeros((3, 1))]).ravel(),
+    )
 
 
 def wait_for_subscribers(node: Node, counts: dict[str, int], timeout: float, stop: Stop) -> None:

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
+
 from dposer_core.errors import ConfigError
 from dposer_ros.environment import ros_environment
 
@@ -24,7 +26,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class Children:
-    """The processes of one run, ended together by `close`, newest publisher first."""
+    """The processes of one run, ended together by `close`."""
 
     def __init__(self, log_folder: Path, domain: int) -> None:
         self._log_folder = log_folder
@@ -65,13 +67,28 @@ class Children:
         text = (self._log_folder / f'{name}.log').read_text(errors='replace')
         return '\n'.join(text.splitlines()[-lines:])
 
+    def names(self) -> list[str]:
+        """Names of the children that run."""
+        return [name for name, process in self._processes.items() if process.poll() is None]
+
     def peak_memory(self, name: str) -> float:
-        """Largest resident memory so far of a running child, MiB; NaN where it cannot be read."""
-        with suppress(OSError, StopIteration):
-            status = Path(f'/proc/{self._processes[name].pid}/status').read_text()
-            line = next(line for line in status.splitlines() if line.startswith('VmHWM'))
-            return int(line.split()[1]) / 1024
-        return float('nan')
+        """Largest resident memory so far of a child or a process that it started, MiB.
+
+        `dposer up` supervises the node, which is the larger of the two. NaN where unknown.
+        """
+        import psutil
+
+        peaks = [float('nan')]
+        with suppress(OSError, psutil.Error):
+            child = psutil.Process(self._processes[name].pid)
+            for process in (child, *child.children(recursive=True)):
+                status = Path(f'/proc/{process.pid}/status').read_text()
+                peaks += [
+                    int(line.split()[1]) / 1024
+                    for line in status.splitlines()
+                    if line.startswith('VmHWM')
+                ]
+        return float(np.nanmax(peaks)) if len(peaks) > 1 else peaks[0]
 
     def end(self, name: str, timeout: float) -> int | None:
         """SIGINT, then SIGKILL after `timeout` seconds; the exit code."""
@@ -86,14 +103,11 @@ class Children:
         return process.returncode
 
     def close(self) -> None:
-        """End every child in the order of `start`; a second Ctrl-C does not cut this short.
-
-        The recorder is started first and must end last, so the order is reversed.
-        """
+        """End every child, the last started first; a second Ctrl-C does not cut this short."""
         handlers = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             for name in reversed(self._processes):
-                self.end(name, timeout=15.0 if name == 'recorder' else 4.0)
+                self.end(name, timeout=15.0 if name in ('recorder', 'node') else 4.0)
         finally:
             _remove_shared_memory(self._started)
             for number, handler in handlers.items():

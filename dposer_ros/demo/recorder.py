@@ -17,8 +17,8 @@ from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 from sensor_msgs.msg import CompressedImage, Image
 
-from dposer_ros.demo.bag import typestore
-from dposer_ros.demo.images import CvBridge
+from dposer_ros.bags import typestore
+from dposer_ros.compat import CvBridge
 from dposer_ros.demo.lifetime import ros, run_main, spin
 
 NODE = '/dposer_wholebody'
