@@ -1,0 +1,395 @@
+"""Messages to core types and back: pure functions, no node, no clock, no publishing."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from geometry_msgs.msg import Pose, TransformStamped
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo, JointState
+from std_msgs.msg import Header
+
+from dposer_core import keypoints, skeleton
+from dposer_core.camera import PinholeCamera, Undistort, camera_from_info
+from dposer_core.config import InputConfig
+from dposer_core.errors import ObservationError
+from dposer_core.observation import Observation
+from dposer_core.rotations import rotvec_to_quat_xyzw, rotvec_to_rotmat
+from dposer_core.state import BodyState, FitResult, Source
+from dposer_core.state import FitStats as CoreFitStats
+from dposer_ros import frames, urdf
+from dposer_ros.msg import FitStats, HandState, KeypointFrame, PersonKeypoints, SmplxState
+from dposer_ros.refusals import Refused
+
+MAX_BAD_POINTS = 0.5  # share of unusable points above which a person is refused
+MAX_CONFIDENCE = 2.0  # detectors exceed 1 a little; beyond this it is no confidence
+
+_WRISTS = tuple(skeleton.JOINT_INDEX[f'{side}_wrist'] for side in ('left', 'right'))
+_HAND_JOINTS = (skeleton.LEFT_HAND_JOINTS, skeleton.RIGHT_HAND_JOINTS)
+_HAND_POINTS = tuple(
+    slice(start, start + 21)
+    for start in (
+        keypoints.POINT_NAMES.index('left_hand_root'),
+        keypoints.POINT_NAMES.index('right_hand_root'),
+    )
+)
+
+
+def _hand_point_joints(side: str) -> np.ndarray:
+    """(21,) joint that stands for each hand point; a fingertip takes the joint before it."""
+    joints = skeleton.hand21_joints(side)
+    return np.array([joints[i - 1] if joint < 0 else joint for i, joint in enumerate(joints)])
+
+
+_HAND_POINT_JOINTS = (_hand_point_joints('left'), _hand_point_joints('right'))
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+
+def ns_from_stamp(stamp) -> int:
+    """Nanoseconds of a builtin_interfaces/Time."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def header_at(stamp_ns: int, frame_id: str) -> Header:
+    """Header with this stamp and frame."""
+    header = Header(frame_id=frame_id)
+    header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+    return header
+
+
+# --- in ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """What one CameraInfo says about raw and about rectified keypoints."""
+
+    raw: tuple[PinholeCamera, Undistort]
+    rectified: tuple[PinholeCamera, Undistort]
+
+
+def cameras_from_msg(info: CameraInfo) -> Cameras:
+    """The cameras of a CameraInfo.
+
+    Raises:
+        ObservationError: not calibrated (K is 0), or a distortion model that is not known.
+    """
+    size = (info.width, info.height)
+    raw = camera_from_info(info.k, info.d, info.distortion_model, *size)
+    # A driver without rectification leaves P at zero: then K is all there is to know.
+    projection = np.asarray(info.p).reshape(3, 4)[:, :3]
+    matrix = projection.reshape(9) if projection[0, 0] > 0.0 else info.k
+    return Cameras(raw, camera_from_info(matrix, (), '', *size))
+
+
+def observations_from_msg(
+    msg: KeypointFrame, cameras: Cameras | None, config: InputConfig
+) -> tuple[list[Observation], list[Refused]]:
+    """The people of one message, and those that had to be left out.
+
+    Args:
+        msg: keypoints of a frame.
+        cameras: needed for 2D keypoints.
+        config: confidence threshold.
+
+    Raises:
+        Refused: nothing in the message can be used.
+    """
+    to_pixels = _check_frame(msg, cameras)
+    observations, refused = [], []
+    for person in msg.people:
+        try:
+            observations.append(_observation(person, msg, cameras, to_pixels, config))
+        except Refused as refusal:
+            refused.append(refusal)
+    return observations, refused
+
+
+def _check_frame(msg: KeypointFrame, cameras: Cameras | None) -> np.ndarray:
+    """Factor (dim,) that brings the message's points to pixels or metres; raises Refused."""
+    try:
+        keypoints.get_layout(msg.layout, msg.names)
+    except ObservationError as error:
+        raise Refused('layout', str(error)) from error
+    if msg.dim == KeypointFrame.DIM_3D:
+        if msg.unit != KeypointFrame.UNIT_METRE:
+            raise Refused('unit', f'unit {msg.unit} of 3D keypoints: must be UNIT_METRE (2)')
+        return np.ones(3)
+    if msg.dim != KeypointFrame.DIM_2D:
+        raise Refused('dim', f'dim {msg.dim}: must be DIM_2D (2) or DIM_3D (3)')
+    if cameras is None:
+        raise Refused('no_camera', '2D keypoints need a usable camera_info, none has come yet')
+    camera = cameras.raw[0]
+    for side, sent, known in (
+        ('image_width', msg.image_width, camera.width),
+        ('image_height', msg.image_height, camera.height),
+    ):
+        if sent and known and sent != known:
+            raise Refused(
+                'image_size',
+                f'{side} of the keypoints is {sent}, that of camera_info {known}: publish a '
+                'camera_info for the picture that the detector sees',
+            )
+    size = (msg.image_width or camera.width, msg.image_height or camera.height)
+    if msg.unit == KeypointFrame.UNIT_PIXEL:
+        return np.ones(2)
+    if msg.unit != KeypointFrame.UNIT_NORMALIZED:
+        raise Refused('unit', f'unit {msg.unit} of 2D keypoints: must be pixel or normalised')
+    if 0 in size:
+        raise Refused('unit', 'normalised keypoints need image_width and image_height')
+    return np.array(size, dtype=np.float64)
+
+
+def _observation(
+    person: PersonKeypoints,
+    msg: KeypointFrame,
+    cameras: Cameras | None,
+    to_pixels: np.ndarray,
+    config: InputConfig,
+) -> Observation:
+    points, confidence = _usable_points(person, msg.dim)
+    try:
+        points, confidence = keypoints.to_hub(
+            points * to_pixels, confidence, msg.layout, msg.names or None
+        )
+        if msg.mirrored:
+            width = msg.image_width or (cameras.raw[0].width if cameras else 0)
+            points, confidence = keypoints.mirror_hub(points, confidence, width)
+    except ObservationError as error:
+        raise Refused('count', str(error)) from error
+    camera = None
+    if msg.dim == KeypointFrame.DIM_2D:
+        camera, undistort = cameras.rectified if msg.rectified else cameras.raw
+        points, confidence = keypoints.clean(undistort(points), confidence)
+    if not (confidence > config.confidence_threshold).any():
+        raise Refused(
+            'no_points',
+            f'no point has a confidence above {config.confidence_threshold} '
+            f'(largest: {confidence.max():.3f}; input.confidence_threshold)',
+        )
+    return Observation(
+        ns_from_stamp(msg.header.stamp), points, confidence, camera, person.track_id
+    )
+
+
+def _usable_points(person: PersonKeypoints, dim: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Points (K, dim) with NaN where unusable, and confidence (K,), None if it was left out."""
+    flat = np.array(person.points, dtype=np.float64)
+    if flat.size == 0 or flat.size % dim:
+        raise Refused('count', f'{flat.size} coordinates: expected a positive multiple of {dim}')
+    points = flat.reshape(-1, dim)
+    if len(person.confidence) not in (0, len(points)):
+        raise Refused('count', f'{len(person.confidence)} confidences for {len(points)} points')
+    # NaN is the message's own word for absent; anything else that is not a place is bad.
+    is_bad = (np.isinf(points) | (np.abs(points) > keypoints.MAX_COORDINATE)).any(axis=1)
+    confidence = None
+    if len(person.confidence):
+        confidence = np.array(person.confidence, dtype=np.float64)
+        is_bad |= (confidence < 0.0) | (confidence > MAX_CONFIDENCE)
+    if is_bad.mean() > MAX_BAD_POINTS:
+        raise Refused(
+            'not_finite',
+            f'{is_bad.sum()} of {len(points)} points are infinite, absurdly large, or have a '
+            'confidence outside of [0, 1]',
+        )
+    points[is_bad] = np.nan
+    return points, confidence
+
+
+# --- out -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the messages say about the body model."""
+
+    name: str  # name and first 8 digits of the SHA-256
+    device: str = 'cpu'
+    gender: str = 'neutral'
+
+
+def state_msg(result: FitResult, header: Header, model: ModelInfo, stats: FitStats) -> SmplxState:
+    """One person's state; its arrays are copies."""
+    state = result.state
+    msg = SmplxState(header=header, stats=stats)
+    msg.body_id = result.body_id
+    msg.source_track_id = result.track_id
+    msg.status = int(result.status)
+    msg.quality = int(result.quality)
+    msg.confidence = float(result.confidence)
+    msg.observed_fraction = float(result.observed_fraction)
+    msg.gender = model.gender
+    msg.model = model.name
+    msg.betas = _float32(state.betas)
+    msg.betas_frozen = int(state.betas_frozen)
+    msg.expression = state.expression.tolist()
+    quat_xyzw = rotvec_to_quat_xyzw(state.pose_rotvec)
+    _fill_pose(msg.pelvis.pose, state.joints[0], quat_xyzw[0])
+    msg.pelvis.covariance = state.pelvis_covariance.ravel()
+    _fill_twist(msg.pelvis_twist.twist, state)
+    origin, rotmat = frames.body_pose(state.joints, state.pose_rotvec[0])
+    _fill_pose(msg.body, origin, quat_from_rotmat(rotmat))
+    msg.transl = _float32(state.transl)
+    msg.rotations = _float32(quat_xyzw)
+    msg.positions = _float32(state.joints)
+    msg.velocities = _float32(state.joint_velocities)
+    msg.rotation_sigma = _float32(state.rotation_sigma)
+    msg.position_sigma = _float32(state.position_sigma)
+    msg.source = np.asarray(state.source, dtype=np.uint8)
+    return msg
+
+
+def hand_msgs(result: FitResult, header: Header) -> list[HandState]:
+    """Left and right hand of one person."""
+    rotvecs = result.state.pose_rotvec
+    rotmats = rotvec_to_rotmat(rotvecs)
+    quat_xyzw = rotvec_to_quat_xyzw(rotvecs)
+    return [_hand_msg(side, result, header, rotmats, quat_xyzw) for side in (0, 1)]
+
+
+def _hand_msg(
+    side: int, result: FitResult, header: Header, rotmats: np.ndarray, quat_xyzw: np.ndarray
+) -> HandState:
+    state, joints = result.state, _HAND_JOINTS[side]
+    point_joints = _HAND_POINT_JOINTS[side]
+    wrist = _WRISTS[side]
+    chain = skeleton.ancestors(wrist)
+    msg = HandState(header=header, body_id=result.body_id, side=side)
+    sources = state.source[joints]
+    msg.source = hand_source(sources)
+    msg.observed_fraction = float((state.source[point_joints] == Source.OBSERVED).mean())
+    msg.occluded_for = float(result.hand_occluded_s[side])
+    world = np.eye(3)
+    for joint in reversed(chain):
+        world = world @ rotmats[joint]
+    _fill_pose(msg.wrist.pose, state.joints[wrist], quat_from_rotmat(world))
+    # The wrist's orientation adds up along the arm; the joints' errors are taken as independent.
+    variances = np.repeat(
+        [state.position_sigma[wrist] ** 2, np.square(state.rotation_sigma[chain]).sum()], 3
+    )
+    msg.wrist.covariance = np.diag(variances).ravel()
+    msg.rotations = _float32(quat_xyzw[joints])
+    msg.keypoints = _float32(state.landmarks[_HAND_POINTS[side]])
+    msg.keypoint_sigma = _float32(state.position_sigma[point_joints])
+    msg.rotation_sigma = _float32(state.rotation_sigma[joints])
+    return msg
+
+
+def hand_source(sources: np.ndarray) -> int:
+    """The word for a whole hand: observed only if every finger joint is."""
+    if (sources == Source.OBSERVED).all():
+        return int(Source.OBSERVED)
+    if (sources <= Source.PARTIAL).any():
+        return int(Source.PARTIAL)
+    return int(sources.max())
+
+
+def stats_msg(stats: CoreFitStats) -> FitStats:
+    """What the fit says about itself; times and counters are the node's to fill in."""
+    return FitStats(
+        window_frames=stats.window_frames,
+        iterations=stats.iterations,
+        prior_evals=stats.prior_evals,
+        loss_data=float(stats.loss_data),
+        loss_prior=float(stats.loss_prior),
+        loss_temporal=float(stats.loss_temporal),
+        reprojection_rms_px=float(stats.reprojection_rms_px),
+        residual_rms_m=float(stats.residual_rms_m),
+        warm_started=bool(stats.warm_started),
+        converged=bool(stats.converged),
+    )
+
+
+def joint_state_msg(state: BodyState, header: Header) -> JointState:
+    """Angles of the URDF's joints, in the order of `urdf.JOINT_NAMES`."""
+    msg = JointState(header=header)
+    msg.name = urdf.JOINT_NAMES
+    msg.position = urdf.joint_angles(state.pose_rotvec).tolist()
+    return msg
+
+
+def body_transform(state: SmplxState) -> TransformStamped:
+    """TF of the REP-155 body frame, child of the frame that the state is in."""
+    transform = TransformStamped(header=state.header)
+    transform.child_frame_id = frames.body_frame(state.body_id)
+    position, translation = state.body.position, transform.transform.translation
+    translation.x, translation.y, translation.z = position.x, position.y, position.z
+    transform.transform.rotation = state.body.orientation
+    return transform
+
+
+def is_finite_state(msg: SmplxState) -> bool:
+    """Whether every number about the body is finite (the last guard before publishing).
+
+    `stats` has fields that are NaN by definition.
+    """
+    return _all_finite(
+        (
+            msg.positions, msg.rotations, msg.velocities, msg.betas, msg.expression, msg.transl,
+            msg.rotation_sigma, msg.position_sigma, msg.pelvis.covariance,
+            _pose_values(msg.pelvis.pose), _pose_values(msg.body), _twist_values(msg),
+            (msg.confidence, msg.observed_fraction),
+        )
+    )  # fmt: skip
+
+
+def is_finite_hand(msg: HandState) -> bool:
+    """Whether every number of the hand is finite."""
+    return _all_finite(
+        (
+            msg.keypoints, msg.rotations, msg.keypoint_sigma, msg.rotation_sigma,
+            msg.wrist.covariance, _pose_values(msg.wrist.pose),
+            (msg.occluded_for, msg.observed_fraction),
+        )
+    )  # fmt: skip
+
+
+def quat_from_rotmat(rotmat: np.ndarray) -> np.ndarray:
+    """(4,) quaternion x, y, z, w of one rotation matrix."""
+    return Rotation.from_matrix(rotmat).as_quat()
+
+
+def pelvis_angular_velocity(joints: np.ndarray, velocities: np.ndarray) -> np.ndarray:
+    """(3,) rad/s in the output frame, from the joints that are rigidly fixed to the pelvis.
+
+    Least squares of v_i - v_0 = omega x (p_i - p_0) over the pelvis' children.
+    """
+    children = np.flatnonzero(skeleton.PARENTS == 0)
+    arms, speeds = joints[children] - joints[0], velocities[children] - velocities[0]
+    inertia = np.eye(3) * np.square(arms).sum() - arms.T @ arms
+    if not np.isfinite(inertia).all() or np.linalg.cond(inertia) > 1e9:
+        return np.full(3, np.nan)
+    return np.linalg.solve(inertia, np.cross(arms, speeds).sum(axis=0))
+
+
+def _all_finite(parts: Iterable[Sequence[float] | np.ndarray]) -> bool:
+    return all(np.isfinite(np.asarray(part)).all() for part in parts)
+
+
+def _pose_values(pose: Pose) -> tuple[float, ...]:
+    p, q = pose.position, pose.orientation
+    return p.x, p.y, p.z, q.x, q.y, q.z, q.w
+
+
+def _twist_values(msg: SmplxState) -> tuple[float, ...]:
+    v, w = msg.pelvis_twist.twist.linear, msg.pelvis_twist.twist.angular
+    return v.x, v.y, v.z, w.x, w.y, w.z
+
+
+def _fill_pose(pose: Pose, position: np.ndarray, quat_xyzw: np.ndarray) -> None:
+    pose.position.x, pose.position.y, pose.position.z = position.tolist()
+    q = pose.orientation
+    q.x, q.y, q.z, q.w = quat_xyzw.tolist()
+
+
+def _fill_twist(twist, state: BodyState) -> None:
+    """Twist of the pelvis; its covariance stays 0, which in ROS messages means unknown."""
+    twist.linear.x, twist.linear.y, twist.linear.z = state.joint_velocities[0].tolist()
+    angular = pelvis_angular_velocity(state.joints, state.joint_velocities)
+    twist.angular.x, twist.angular.y, twist.angular.z = angular.tolist()
+
+
+def _float32(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values, dtype=np.float32).ravel()

@@ -1,0 +1,382 @@
+"""The lifecycle node `dposer_wholebody`: keypoints in, SMPL-X states out. Wiring only.
+
+One message: `_on_keypoints` (executor thread) judges its stamp and puts it into the mailbox;
+`_fit_latest` (worker thread) converts, fits and publishes. Nothing is fitted in a callback.
+"""
+
+import dataclasses
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
+from dposer_core.config import Config
+from dposer_core.errors import DPoserError, ObservationError
+from dposer_core.observation import Observation
+from dposer_core.state import FitResult, Status
+from dposer_ros.conversions import (
+    Cameras,
+    cameras_from_msg,
+    header_at,
+    ns_from_stamp,
+    observations_from_msg,
+)
+from dposer_ros.diagnostics import Diagnostics, FrameTimes
+from dposer_ros.gate import StampGate
+from dposer_ros.latest import LatestWorker
+from dposer_ros.live_model import LiveModel, load_live_model
+from dposer_ros.msg import KeypointFrame
+from dposer_ros.outputs import Counters, Outputs
+from dposer_ros.parameters import NodeParameters
+from dposer_ros.refusals import Refusals, Refused, guarded, transition
+
+KEYPOINTS_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+CAMERA_QOS = QoSProfile(depth=1)
+
+# Silence that is answered with predictions: longer than the period of the slowest detectors
+# (5 Hz), shorter than the age at which a state may no longer be called TRACKING.
+SILENCE = 0.25  # s
+STOP_TIMEOUT = 0.5  # s, for the fit in progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrival:
+    """A message in the mailbox."""
+
+    msg: KeypointFrame
+    times: FrameTimes
+
+
+@dataclasses.dataclass(frozen=True)
+class LastFrame:
+    """What the worker remembers of the newest frame it fitted."""
+
+    stamp_ns: int
+    frame_id: str
+    dim: int
+    arrived: float  # perf_counter seconds
+
+
+class WholeBodyNode(LifecycleNode):
+    """See the module; topics and parameters are in the README.
+
+    Args:
+        fitter_factory: makes the fitter on configure; tests put in their own.
+        kwargs: for `rclpy.node.Node`.
+    """
+
+    def __init__(
+        self, fitter_factory: Callable[[Config], LiveModel] = load_live_model, **kwargs
+    ) -> None:
+        super().__init__('dposer_wholebody', **kwargs)
+        self.error = ''
+        self._fitter_factory = fitter_factory
+        self._parameters = NodeParameters(self, lambda: self._model is not None)
+        self.refusals = Refusals(self.get_logger())
+        self._diagnostics = Diagnostics(self.get_name(), self.refusals)
+        self._model: LiveModel | None = None
+        self._outputs: Outputs | None = None
+        self._worker: LatestWorker[Arrival] | None = None
+        self._inputs: list = []
+        self._diagnostics_pub = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        # A wall timer: diagnostics go on when simulated time stands still.
+        self.create_timer(
+            1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+
+    @property
+    def autostart(self) -> bool:
+        """Whether the node is to configure and activate itself."""
+        return self._parameters.node.autostart
+
+    @property
+    def has_camera(self) -> bool:
+        """Whether a usable camera_info has come since activation."""
+        return self._cameras is not None
+
+    # --- one frame: executor thread -----------------------------------------------------------
+
+    @guarded
+    def _on_keypoints(self, msg: KeypointFrame) -> None:
+        stamp_ns = ns_from_stamp(msg.header.stamp)
+        now_ns = self.get_clock().now().nanoseconds
+        age = (now_ns - stamp_ns) * 1e-9
+        self._diagnostics.arrived(stamp_ns, age, msg.seq)
+        self._gate.admit(stamp_ns, now_ns, self._parameters.core.input)
+        self._worker.put(Arrival(msg, FrameTimes(age)))
+
+    @guarded
+    def _on_camera_info(self, msg: CameraInfo) -> None:
+        content = (msg.width, msg.height, msg.distortion_model, *msg.k, *msg.p, *msg.d)
+        if content == self._camera_content:
+            return
+        try:
+            self._cameras = cameras_from_msg(msg)
+        except ObservationError as error:
+            raise Refused('camera_info', str(error)) from error
+        self._camera_content = content
+
+    # --- one frame: worker thread -------------------------------------------------------------
+
+    def _fit_latest(self, arrival: Arrival) -> None:
+        msg, times = arrival.msg, arrival.times
+        times.taken()
+        with times.stage('preprocess'):
+            config = self._live_config()
+            observations, refused = observations_from_msg(msg, self._cameras, config.input)
+        for refusal in refused:
+            self.refusals.add(refusal.cause, str(refusal))
+        with times.stage('fit'):
+            results = self._step(msg, observations, times, config)
+        if self._publish(results, msg.header, times):
+            deadline = config.fit.deadline
+            self._diagnostics.answered(self._published_ns, times, results, deadline)
+
+    def _step(
+        self,
+        msg: KeypointFrame,
+        observations: list[Observation],
+        times: FrameTimes,
+        config: Config,
+    ) -> list[FitResult]:
+        """Fit, after forgetting everything if time or the camera is another one."""
+        stamp_ns = ns_from_stamp(msg.header.stamp)
+        frame = LastFrame(stamp_ns, msg.header.frame_id, msg.dim, times.arrived)
+        if self._last is not None and (
+            stamp_ns <= self._last.stamp_ns
+            or (frame.frame_id, frame.dim) != (self._last.frame_id, self._last.dim)
+        ):
+            self.get_logger().info('time went back or the input changed: all tracks start anew')
+            self._forget()
+        self._last = frame
+        return self._model.fitter.step(stamp_ns, observations, config.fit.deadline)
+
+    def _predict_silence(self) -> None:
+        """Called when no frame comes: predict those who were there, until they are lost."""
+        if self._last is None or not self._people:
+            return
+        silence = time.perf_counter() - self._last.arrived
+        if silence < SILENCE:
+            return
+        self._live_config()
+        stamp_ns = self._last.stamp_ns + int(silence * 1e9)
+        results = self._model.fitter.predict(stamp_ns)
+        self._publish(results, header_at(stamp_ns, self._last.frame_id), FrameTimes(age_in=0.0))
+
+    def _publish(self, results: list[FitResult], header: Header, times: FrameTimes) -> bool:
+        """Publish unless the stamp would run backwards; False if so."""
+        stamp_ns = ns_from_stamp(header.stamp)
+        self._people = [r for r in results if r.status != Status.LOST]
+        if self._published_ns is not None and stamp_ns <= self._published_ns:
+            self.refusals.add(
+                'behind_prediction', 'the frame is older than what was predicted meanwhile'
+            )
+            return False
+        self._published_ns = stamp_ns
+        self._outputs.publish(
+            results, header, times, self._counters(), self._parameters.node.publish_tf
+        )
+        return True
+
+    def _live_config(self) -> Config:
+        """The parameters as they are now, known to the fitter too."""
+        config = self._parameters.core
+        if config is not self._fitted_config:
+            self._model.fitter.configure(config)
+            self._fitted_config = config
+        return config
+
+    def _forget(self) -> None:
+        self._model.fitter.reset()
+        self._outputs.reset()
+        self._last: LastFrame | None = None
+        self._people: list[FitResult] = []
+        self._published_ns: int | None = None
+
+    def _on_worker_error(self, error: Exception) -> None:
+        if not isinstance(error, Refused):
+            self._forget()  # the frame may have left the fitter half way
+        self.refusals.add_error('fit_failed', error)
+
+    # --- lifecycle: executor thread -----------------------------------------------------------
+
+    @transition(on_failure=TransitionCallbackReturn.FAILURE)
+    def on_configure(self) -> None:
+        """Load and warm up; afterwards every frame takes its usual time."""
+        self._free()
+        self._parameters.check()
+        begin = time.perf_counter()
+        self._fitted_config = self._parameters.core
+        model = self._fitter_factory(self._fitted_config)
+        self._outputs = Outputs(self, model.info, model.rest_joints, self.refusals.add)
+        self._model = model
+        seconds = time.perf_counter() - begin
+        self.get_logger().info(f'configured with {model.info.name} in {seconds:.1f} s')
+
+    @transition(on_failure=TransitionCallbackReturn.FAILURE)
+    def on_activate(self) -> None:
+        """Open the inputs and start the worker."""
+        self._forget()
+        self.refusals.clear()
+        self._diagnostics.clear()
+        self._gate = StampGate()
+        self._cameras: Cameras | None = None
+        self._camera_content: tuple = ()
+        self._worker = LatestWorker(self._fit_latest, self._predict_silence, self._on_worker_error)
+        self._worker.start()
+        self._inputs = [
+            self.create_subscription(
+                KeypointFrame, 'keypoints', self._on_keypoints, KEYPOINTS_QOS
+            ),
+            self.create_subscription(CameraInfo, 'camera_info', self._on_camera_info, CAMERA_QOS),
+        ]
+        self.get_logger().info(f'listening to {self._inputs[0].topic_name}')
+
+    @transition(on_failure=TransitionCallbackReturn.ERROR)
+    def on_deactivate(self) -> None:
+        """Close the inputs and say that everybody is lost; the model stays warm."""
+        self._stop_input()
+        self._publish_lost()
+        self._forget()
+
+    @transition(on_failure=TransitionCallbackReturn.ERROR)
+    def on_cleanup(self) -> None:
+        """Free the model."""
+        self._free()
+
+    @transition(on_failure=TransitionCallbackReturn.ERROR)
+    def on_shutdown(self) -> None:
+        """From any state: stop and free everything."""
+        self.close()
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Back to unconfigured, from where configure works again."""
+        try:
+            self._free()
+        except Exception as error:
+            self.refusals.add_error('callback_failed', error)
+        return TransitionCallbackReturn.SUCCESS
+
+    def start(self) -> bool:
+        """Configure and activate; False if one of them failed."""
+        return all(
+            change() == TransitionCallbackReturn.SUCCESS
+            for change in (self.trigger_configure, self.trigger_activate)
+        )
+
+    def close(self) -> None:
+        """Stop, publish that everybody is lost, and free everything; in any state."""
+        if self._worker is not None:
+            self._stop_input()
+            self._publish_lost()
+        self._free()
+
+    def _stop_input(self) -> None:
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs = []
+        worker, self._worker = self._worker, None
+        if worker is not None and not worker.stop(STOP_TIMEOUT):
+            raise DPoserError(f'the fit hangs for {worker.busy_for:.1f} s; configure anew')
+
+    def _publish_lost(self) -> None:
+        if self._last is None:
+            return
+        silence = time.perf_counter() - self._last.arrived
+        stamp_ns = max(self._last.stamp_ns + int(silence * 1e9), (self._published_ns or 0) + 1)
+        lost = [dataclasses.replace(r, status=Status.LOST) for r in self._people]
+        self._publish(lost, header_at(stamp_ns, self._last.frame_id), FrameTimes(age_in=0.0))
+        self._publish([], header_at(stamp_ns + 1, self._last.frame_id), FrameTimes(age_in=0.0))
+
+    def _free(self) -> None:
+        self._model = None
+        outputs, self._outputs = self._outputs, None
+        if outputs is not None:
+            outputs.close()
+
+    # --- reports ------------------------------------------------------------------------------
+
+    def _counters(self) -> Counters:
+        worker = self._worker
+        return Counters(
+            dropped_inputs=0 if worker is None else worker.dropped,
+            skipped_deadline=self._diagnostics.deadline_misses,
+            rejected_inputs=self.refusals.total,
+        )
+
+    @guarded
+    def _publish_diagnostics(self) -> None:
+        details = dict(self._model.details if self._model else {}, error=self.error)
+        state = 'active' if self._worker else ('inactive' if self._model else 'unconfigured')
+        dropped = self._counters().dropped_inputs
+        parameters = self._parameters
+        report = self._diagnostics.report(
+            state, details, dropped, parameters.core, parameters.node
+        )
+        report.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics_pub.publish(report)
+
+
+def main(
+    args: list[str] | None = None,
+    fitter_factory: Callable[[Config], LiveModel] = load_live_model,
+) -> int:
+    """Run the node until SIGINT or SIGTERM, which end it with exit code 0.
+
+    The signals are our own, not rclpy's: that would shut ROS down at once, and nobody would hear
+    that everybody is lost. Python runs handlers in the main thread, which therefore only waits.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    node = WholeBodyNode(fitter_factory)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    is_over, failed = Future(), threading.Event()
+
+    def autostart() -> None:
+        if not node.start():
+            failed.set()
+            stop.set()
+
+    def spin() -> None:
+        while not is_over.done():
+            try:
+                executor.spin_until_future_complete(is_over)
+            except Exception:  # rclpy's own services are not ours to guard
+                node.get_logger().error(traceback.format_exc())
+
+    if node.autostart:
+        executor.create_task(autostart)
+    spinner = threading.Thread(target=spin, name='executor', daemon=True)
+    spinner.start()
+    stop.wait()
+    is_over.set_result(None)
+    spinner.join(STOP_TIMEOUT)
+    if (
+        spinner.is_alive()
+    ):  # in the midst of loading a model: nothing is published, nothing to save
+        os._exit(int(failed.is_set()))
+    node.close()
+    node.destroy_node()
+    rclpy.shutdown()
+    return int(failed.is_set())
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""The node's ROS parameters, made from dposer_core.config, and `config/wholebody.yaml` with them.
+
+`python -m dposer_ros.parameters FILE` writes that file.
+"""
+
+import difflib
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from dposer_core.config import Config, checked, from_mapping, param, parameters
+from dposer_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """What concerns the ROS node alone."""
+
+    autostart: bool = param(False, 'configure and activate without being asked')
+    publish_tf: bool = param(True, 'broadcast the body frames in /tf', live=True)
+    expected_rate: float = param(
+        0.0,
+        'input rate below which diagnostics warn; 0: any',
+        unit='Hz',
+        low=0.0,
+        high=1e3,
+        live=True,
+    )
+
+
+# rclpy declares these on every node.
+_RCLPY_PARAMETERS = ('use_sim_time', 'start_type_description_service')
+
+
+class NodeParameters:
+    """Declares every parameter, holds what they say, and judges changes while the node runs.
+
+    A value from the command line or a parameter file that is not valid does not stop the node:
+    `check` reports it, so that configuring fails with the reason and works once it is corrected.
+
+    Args:
+        node: where to declare them.
+        is_configured: whether values that are not live are in use.
+    """
+
+    def __init__(self, node: Node, is_configured: Callable[[], bool] = lambda: False) -> None:
+        self._node = node
+        self._is_configured = is_configured
+        self._known = known_parameters()
+        self._errors: dict[str, str] = {}
+        self.core = Config()
+        self.node = NodeConfig()
+        # rclpy keeps what a parameter file says in this attribute alone, and would refuse to
+        # construct the node over an integer written for a float.
+        overrides = node._parameter_overrides
+        self._warn_about_unknown(overrides)
+        values = {name: self._declare(name, overrides) for name in self._known}
+        self._apply(values)
+        node.add_on_set_parameters_callback(self._judge)
+        node.add_post_set_parameters_callback(self._accept)
+
+    def check(self) -> None:
+        """Raise ConfigError if a parameter of the start was not valid and is not corrected yet."""
+        if self._errors:
+            raise ConfigError('; '.join(self._errors.values()))
+        contradiction = _contradiction(self.core)
+        if contradiction:
+            raise ConfigError(contradiction)
+
+    def _declare(self, name: str, overrides: Mapping[str, Parameter]) -> Any:
+        default, metadata = self._known[name]
+        value = default
+        if name in overrides:
+            try:
+                value = checked(name, overrides[name].value, default, metadata)
+            except ConfigError as error:
+                self._errors[name] = str(error)
+        descriptor = _descriptor(default, metadata)
+        self._node.declare_parameter(name, value, descriptor, ignore_override=True)
+        return value
+
+    def _warn_about_unknown(self, overrides: Mapping[str, Parameter]) -> None:
+        for name in overrides:
+            if (
+                name in self._known
+                or name in _RCLPY_PARAMETERS
+                or name.startswith('qos_overrides.')
+            ):
+                continue
+            near = difflib.get_close_matches(name, self._known, n=1, cutoff=0.0)
+            self._node.get_logger().warning(
+                f"unknown parameter '{name}' ignored; did you mean '{near[0]}'?"
+            )
+
+    def _judge(self, changes: list[Parameter]) -> SetParametersResult:
+        try:
+            values = {}
+            for change in changes:
+                if change.name not in self._known:
+                    continue
+                default, metadata = self._known[change.name]
+                values[change.name] = checked(change.name, change.value, default, metadata)
+                if self._is_configured() and not metadata['live']:
+                    raise ConfigError(
+                        f"parameter '{change.name}' is read on configure only; deactivate and "
+                        'clean up the node first'
+                    )
+            contradiction = _contradiction(self._merged(values)[0])
+            if contradiction:
+                raise ConfigError(contradiction)
+        except Exception as error:  # whatever it is, the caller gets the reason
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _accept(self, changes: list[Parameter]) -> None:
+        values = {p.name: p.value for p in changes if p.name in self._known}
+        for name in values:
+            self._errors.pop(name, None)
+        self._apply(values)
+
+    def _apply(self, values: Mapping[str, Any]) -> None:
+        self.core, self.node = self._merged(values)
+
+    def _merged(self, values: Mapping[str, Any]) -> tuple[Config, NodeConfig]:
+        own = {name for name, _, _ in parameters(NodeConfig())}
+        return (
+            from_mapping({k: v for k, v in values.items() if k not in own}, self.core),
+            from_mapping({k: v for k, v in values.items() if k in own}, self.node),
+        )
+
+
+def known_parameters() -> dict[str, tuple[Any, Mapping[str, Any]]]:
+    """Name -> (default, metadata) of every parameter of the node."""
+    both = itertools.chain(parameters(NodeConfig()), parameters(Config()))
+    return {name: (value, metadata) for name, value, metadata in both}
+
+
+def wholebody_yaml() -> str:
+    """The text of config/wholebody.yaml: every parameter at its default, with its help."""
+    lines = [
+        '# Parameters of the node dposer_wholebody, all at their defaults. Generated by',
+        '# `python -m dposer_ros.parameters config/wholebody.yaml`; (live): while running.',
+        'dposer_wholebody:',
+        '  ros__parameters:',
+    ]
+    group = ''
+    for name, (value, metadata) in known_parameters().items():
+        head, _, leaf = name.rpartition('.')
+        if head != group:
+            group = head
+            lines.append(f'    {group}:')
+        indent = ' ' * (6 if head else 4)
+        lines.append(f'{indent}# {_describe(metadata)}')
+        lines.append(f'{indent}{leaf}: {_yaml_scalar(value)}')
+    return '\n'.join(lines) + '\n'
+
+
+def _describe(metadata: Mapping[str, Any]) -> str:
+    low, high = metadata['low'], metadata['high']
+    parts = [metadata['help']]
+    if metadata['choices']:
+        parts.append(' | '.join(metadata['choices']))
+    if low is not None or high is not None:
+        parts.append(f'[{low}, {high}] {metadata["unit"]}'.rstrip())
+    if metadata['live']:
+        parts.append('(live)')
+    return '; '.join(parts)
+
+
+def _yaml_scalar(value: Any) -> str:
+    if isinstance(value, bool):
+        return 'true' if value else 'false'
+    return f"'{value}'" if isinstance(value, str) else str(value)
+
+
+def _descriptor(default: Any, metadata: Mapping[str, Any]) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(
+        description=metadata['help'] + (f' [{metadata["unit"]}]' if metadata['unit'] else ''),
+        additional_constraints=', '.join(metadata['choices'])
+        or ('' if metadata['live'] else 'read on configure'),
+    )
+    low, high = metadata['low'], metadata['high']
+    if low is None or high is None:
+        return descriptor
+    if isinstance(default, float):
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=float(low), to_value=float(high))
+        ]
+    elif isinstance(default, int):
+        descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
+    return descriptor
+
+
+def _contradiction(config: Config) -> str:
+    """What is wrong between parameters that are valid by themselves; empty if nothing."""
+    if config.occlusion.lost_timeout <= config.occlusion.predict_timeout:
+        return (
+            f"parameter 'occlusion.lost_timeout' = {config.occlusion.lost_timeout}: must be above "
+            f"'occlusion.predict_timeout' = {config.occlusion.predict_timeout}"
+        )
+    if config.prior.t_max < config.prior.t_min:
+        return (
+            f"parameter 'prior.t_max' = {config.prior.t_max}: must not be below "
+            f"'prior.t_min' = {config.prior.t_min}"
+        )
+    return ''
+
+
+def main() -> None:
+    """Write the parameter file named on the command line."""
+    import sys
+    from pathlib import Path
+
+    path = Path(sys.argv[1])
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(wholebody_yaml())
+    temporary.replace(path)
+
+
+if __name__ == '__main__':
+    main()
