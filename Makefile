@@ -63,11 +63,20 @@ $(VENV)/.installed: $(VENV)/.packages pyproject.toml
 	$(TIMED) 'this package' $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# The wheels of ROS 2 lack this package; /tf needs it.
+.PHONY: tf2_msgs
+tf2_msgs:
+	$(ROS_ENV) $(TIMED) 'tf2_msgs: configure' $(BIN)/cmake -S ros_interfaces/tf2_msgs -B build/tf2_msgs \
+	  -G Ninja -DCMAKE_INSTALL_PREFIX=$(PREFIX) -DPython3_EXECUTABLE=$(BIN)/python \
+	  -DBUILD_TESTING=OFF --log-level=WARNING
+	$(ROS_ENV) $(TIMED) 'tf2_msgs: build' $(BIN)/cmake --build build/tf2_msgs --target install
+
 $(PREFIX)/.built: $(VENV)/.installed CMakeLists.txt package.xml $(wildcard cmake/* msg/* scripts/*.in \
   launch/* config/*)
 	$(ROS_ENV) $(TIMED) 'messages: configure' $(BIN)/cmake -S . -B build/messages -G Ninja \
 	  -DCMAKE_INSTALL_PREFIX=$(PREFIX) -DPython3_EXECUTABLE=$(BIN)/python -DBUILD_TESTING=OFF \
 	  -DMESSAGES_ONLY=ON --log-level=WARNING
 	$(ROS_ENV) $(TIMED) 'messages: build' $(BIN)/cmake --build build/messages --target install
+	@$(BIN)/python -c 'import tf2_msgs' 2> /dev/null || $(MAKE) --no-print-directory tf2_msgs
 	@$(BIN)/python -m dposer_ros.environment
 	@touch $@
