@@ -118,7 +118,7 @@ def read_npz(path: Path, layout: str | None = None) -> Recording:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open('rb') as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise ObservationError(f'{path} does not exist') from error

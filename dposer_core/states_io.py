@@ -101,7 +101,7 @@ def read_states(path: Path) -> States:
         MediaError: missing, not a .npz file, or not one of states; says what it holds.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open('rb') as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise MediaError(f'{path} does not exist; make it with `dposer fit`') from error
