@@ -171,14 +171,15 @@ class OfflineFitter:
         with torch.no_grad():
             joints, landmarks = self._forward(variables)
         found = (
-            variables.pose(), variables.transl, variables.betas, variables.expression, joints, landmarks
+            variables.pose(), variables.transl, variables.betas, variables.expression,
+            joints, landmarks,
         )  # fmt: skip
         return OfflineResult(*(value.detach().numpy().astype(np.float64) for value in found))
 
     def _forward(self, v: _Variables) -> tuple[Tensor, Tensor]:
         return self._body.torch_forward(v.pose(), v.betas, v.expression, v.transl)
 
-    # --- placement: root and translation, several headings in one batch ---------------------------
+    # --- placement: root and translation, several headings in one batch ---
 
     def _place(self, observations: Sequence[Observation], evidence: _Evidence) -> _Variables:
         guesses = [self._guesses(observation) for observation in observations]
@@ -244,7 +245,7 @@ class OfflineFitter:
             ).sum()
             _step(optimiser, loss)
 
-    # --- the optimisation of Algorithm 1 ------------------------------------------------------------
+    # --- the optimisation of Algorithm 1 ---
 
     def _optimise(self, v: _Variables, evidence: _Evidence) -> None:
         # The translation stays free (the official code fixes it here): with unknown betas its

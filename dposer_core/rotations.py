@@ -1,4 +1,4 @@
-"""Conversions between rotation forms, for numpy arrays (returned as given kind, float64) and torch.
+"""Conversions between rotation forms, for numpy arrays (results in float64) and torch tensors.
 
 Forms: `rotvec` (..., 3) axis times angle in rad; `rotmat` (..., 3, 3); `quat_xyzw` (..., 4) unit,
 scalar last; `rot6d` (..., 6) the first two columns of the matrix, stored row by row.
@@ -53,6 +53,19 @@ def quat_xyzw_to_rotvec(quat_xyzw: Any) -> Any:
     return roma.unitquat_to_rotvec(quat_xyzw)
 
 
+def chain_quat_xyzw(quats: np.ndarray) -> np.ndarray:
+    """(N, 4) rotations from parent to child -> (4,) of the whole chain, R = R_0 R_1 ... R_N-1."""
+    x, y, z, w = 0.0, 0.0, 0.0, 1.0
+    for bx, by, bz, bw in quats.tolist():  # a tenth of the time of one call per product
+        x, y, z, w = (
+            w * bx + x * bw + y * bz - z * by,
+            w * by - x * bz + y * bw + z * bx,
+            w * bz + x * by - y * bx + z * bw,
+            w * bw - x * bx - y * by - z * bz,
+        )
+    return np.array([x, y, z, w])
+
+
 def rotmat_to_rot6d(rotmat: Any) -> Any:
     """(..., 3, 3) -> (..., 6)."""
     return rotmat[..., :, :2].reshape(*rotmat.shape[:-2], 6)
@@ -88,7 +101,7 @@ def rot6d_to_rotvec(rot6d: Any) -> Any:
 
 
 def mirror_rotvec(rotvec: Any) -> Any:
-    """The rotations (..., 3) seen in a mirror that swaps left and right (x is the mirror's normal)."""
+    """The rotations (..., 3) seen in a mirror that swaps left and right (its normal is x)."""
     if isinstance(rotvec, np.ndarray):
         return rotvec * MIRROR_SIGN
     return rotvec * rotvec.new_tensor(MIRROR_SIGN)

@@ -149,7 +149,7 @@ def norm_stem(stem: str) -> str:
 
 
 def sigma_table() -> np.ndarray:
-    """(1000,) float32, descending from 50 to 0.01: what outputs are divided by, see label_index."""
+    """(1000,) float32, descending from 50 to 0.01: outputs are divided by entry int(label)."""
     return np.exp(np.linspace(math.log(_SIGMA_MAX), math.log(_SIGMA_MIN), NUM_LABELS)).astype(
         np.float32
     )

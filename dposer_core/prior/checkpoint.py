@@ -245,7 +245,7 @@ def from_official(
 ) -> PriorCheckpoint:
     """An official part checkpoint as ours, ready for `save_checkpoint`.
 
-    `normalizer` is the axis-angle z-score the network was trained with (`load_official_normalizer`).
+    `normalizer`: the axis-angle z-score it was trained with (`load_official_normalizer`).
     """
     weights = load_official_weights(path)
     weights.pop('sigmas', None)
@@ -350,7 +350,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f'{path} ({path.stat().st_size} bytes) is truncated or not a safetensors file: {error}. Get it again'
+            f'{path} ({path.stat().st_size} bytes) is truncated or not a safetensors file: '
+            f'{error}. Get it again'
         ) from error
     try:
         header = json.loads(text or '')

@@ -202,9 +202,7 @@ def from_weights(
 
     def part(prefix: str) -> TimeFC:
         config = TimeFCConfig.from_weights(_with_prefix(weights, prefix))
-        return TimeFC(
-            dataclasses.replace(config, dropout=dropout, scale_by_sigma=scale_by_sigma)
-        )
+        return TimeFC(dataclasses.replace(config, dropout=dropout, scale_by_sigma=scale_by_sigma))
 
     def combiner(prefix: str) -> Combiner:
         return Combiner(*(part(f'{prefix}{name}_model.') for name in ('body', 'hand', 'face')))

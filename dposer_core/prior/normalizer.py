@@ -120,7 +120,7 @@ def _like(values: np.ndarray, x: Any) -> Any:
 
 
 def _per_joint(convert: Any, x: Any, size: int) -> Any:
-    """Apply a rotation conversion to every joint of flat vectors; the result has `size` per joint."""
+    """A rotation conversion of every joint of flat vectors; the result has `size` per joint."""
     joints = x.reshape(*x.shape[:-1], -1, 9 - size)  # 3 <-> 6
     flat = convert(joints).reshape(*x.shape[:-1], -1)
     return flat.astype(x.dtype, copy=False) if isinstance(x, np.ndarray) else flat

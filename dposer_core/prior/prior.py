@@ -57,7 +57,9 @@ class DiffusionPrior:
         """x0_hat (B, D): the clean vector expected behind x_t, in one step."""
         return self.sde.x0_hat(x_t, self.predict_noise(x_t, t, mask), self._times(x_t, t))
 
-    def denoise_steps(self, x_t: Tensor, t: float | Tensor, t_end: float | Tensor, steps: int) -> Tensor:
+    def denoise_steps(
+        self, x_t: Tensor, t: float | Tensor, t_end: float | Tensor, steps: int
+    ) -> Tensor:
         """x0_hat (B, D) by `steps` deterministic DDIM steps from t down to t_end."""
         start, end = self._times(x_t, t), self._times(x_t, t_end)
         x, now = x_t, start
@@ -86,7 +88,7 @@ class DiffusionPrior:
             t: time of the noise, one for the batch or (B,).
             noise: (B, D) standard normal.
             weighting: a key of `WEIGHTINGS`.
-            reduction: 'mean' over B D (completion, hand IK) or 'sum_per_row', the sum divided by B.
+            reduction: 'mean' over B D (completion, hand IK) or 'sum_per_row', the sum over B.
             steps: denoising steps; more than one needs `t_end`.
             t_end: time at which the multi-step denoiser ends.
             part_weights: (D,) extra weights; None: all 1.
@@ -94,7 +96,11 @@ class DiffusionPrior:
         with torch.no_grad():
             times = self._times(x_0, t)
             x_t = self.sde.add_noise(x_0, times, noise)
-            target = self.denoise(x_t, times) if steps == 1 else self.denoise_steps(x_t, times, t_end, steps)
+            target = (
+                self.denoise(x_t, times)
+                if steps == 1
+                else self.denoise_steps(x_t, times, t_end, steps)
+            )
             weight = WEIGHTINGS[weighting](self.sde.snr(times))[:, None]
             if part_weights is not None:
                 weight = weight * part_weights

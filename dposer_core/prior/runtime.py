@@ -132,12 +132,12 @@ def load_prior(
     backend: str = 'auto',
     num_expression: int | None = None,
 ) -> LivePrior:
-    """The prior of that name among the shipped ones, or of a composition .json or part .safetensors.
+    """The shipped prior of that name, or that of a composition .json or part .safetensors.
 
     Args:
         name_or_path: for example 'wholebody' or 'body'.
-        backend: 'onnxruntime', 'torch', or 'auto' (the first of these that works). One asked for by
-            name is used or an error, never replaced.
+        backend: 'onnxruntime', 'torch', or 'auto' (the first of these that works). One asked
+            for by name is used or an error, never replaced.
         num_expression: expression coefficients of the body model, checked against the face part.
 
     Raises:
@@ -188,8 +188,9 @@ def _parts(path: Path, num_expression: int | None) -> Iterator[tuple[PriorCheckp
     for part in parts:
         if part.part == 'face' and num_expression not in (None, part.num_expression):
             raise CheckpointError(
-                f'prior {path}: its face part has {part.num_expression} expression coefficients, the body '
-                f'model {num_expression}; their spaces differ, use a face prior trained on this body model'
+                f'prior {path}: its face part has {part.num_expression} expression coefficients, '
+                f'the body model {num_expression}; their spaces differ, use a face prior trained '
+                'on this body model'
             )
         yield part, 2 if part.part == 'hand' and path.suffix == '.json' else 1
 
@@ -217,7 +218,7 @@ def _checked_denoiser(part: PriorCheckpoint, backend: str) -> tuple[Denoiser, fl
     return predict, error
 
 
-# --- the network's formula, split into its time-dependent table and its trunk ---------------------
+# --- the network's formula, split into its time-dependent table and its trunk ---
 
 
 def time_features(config: TimeFCConfig, weights: Weights, t: float) -> np.ndarray:
@@ -297,7 +298,7 @@ def _silu(x: np.ndarray) -> np.ndarray:
         return x / (1 + np.exp(-x))
 
 
-# --- back ends --------------------------------------------------------------------------------------
+# --- back ends ---
 
 
 def _torch_denoiser(part: PriorCheckpoint) -> Denoiser:
@@ -320,7 +321,8 @@ def _onnxruntime_denoiser(part: PriorCheckpoint) -> Denoiser:
         import onnxruntime
     except ImportError as error:
         raise ConfigError(
-            f"prior.backend = 'onnxruntime': cannot be imported ({error}); pip install onnxruntime onnx, or use torch"
+            f"prior.backend = 'onnxruntime': cannot be imported ({error}); "
+            'pip install onnxruntime onnx, or use torch'
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # more threads lose on a machine that does other work
@@ -359,7 +361,8 @@ def trunk_graph(config: TimeFCConfig, weights: Weights) -> tuple[bytes, dict[str
         from onnx import helper, numpy_helper
     except ImportError as error:
         raise ConfigError(
-            f"prior.backend = 'onnxruntime': onnx cannot be imported ({error}); pip install onnx, or use torch"
+            f"prior.backend = 'onnxruntime': onnx cannot be imported ({error}); "
+            'pip install onnx, or use torch'
         ) from error
 
     nodes, constants, matrices = [], [], {}

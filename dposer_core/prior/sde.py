@@ -71,13 +71,10 @@ class SDE:
         """f, G of one step x' = x + f + G z of length 1/N; Euler-Maruyama unless overridden."""
         return self.drift(x, t) / NUM_STEPS, self.diffusion(t) * math.sqrt(1.0 / NUM_STEPS)
 
-    def reverse_discretise(
-        self, x: Any, t: Any, score: Any, probability_flow: bool = False
-    ) -> tuple[Any, Any]:
+    def reverse_discretise(self, x: Any, t: Any, score: Any) -> tuple[Any, Any]:
         """f, G of one reverse step x' = x - f + G z (ancestral sampling)."""
         f, g = self.discretise(x, t)
-        f = f - _column(g**2, x) * score * (0.5 if probability_flow else 1.0)
-        return f, g * 0.0 if probability_flow else g
+        return f - _column(g**2, x) * score, g
 
     def prior_logp(self, z: Any) -> Any:
         """Log density (B,) of latents (B, D) at t = 1."""
@@ -127,7 +124,7 @@ class VP(_LinearBeta):
         return _sqrt(self.beta(t))
 
     def discretise(self, x: Any, t: Any) -> tuple[Any, Any]:
-        # The discrete chain of DDPM; its betas are the continuous ones divided by N, on N grid points.
+        # The discrete chain of DDPM: the continuous betas over N, on N grid points.
         step = _label_floor(t)
         beta = (
             self.beta_min + step * (self.beta_max - self.beta_min) / (NUM_STEPS - 1)

@@ -54,8 +54,8 @@ def read_torch_file(path: str | Path, keys: Collection[str] | None = None) -> An
         raise
     except Exception as error:  # a damaged file can fail anywhere in zip, pickle or our checks
         raise CheckpointError(
-            f'{path} ({path.stat().st_size} bytes) is not a readable torch file: {type(error).__name__}: '
-            f'{error}. Download it again, or save it with torch 1.6 or later'
+            f'{path} ({path.stat().st_size} bytes) is not a readable torch file: '
+            f'{type(error).__name__}: {error}. Download it again, or save it with torch 1.6+'
         ) from error
 
 

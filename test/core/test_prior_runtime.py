@@ -1,4 +1,4 @@
-"""The live prior: equals the torch network, refuses what does not fit, never falls back silently."""
+"""Live prior: equals the torch network, refuses what does not fit, never falls back unasked."""
 
 import builtins
 import json
