@@ -158,7 +158,9 @@ def params_file(values: Mapping[str, str]) -> Path:
 
 def parameters(values: Mapping[str, str]) -> dict[str, str | bool]:
     """Node parameters that go over those of the file."""
-    over: dict[str, str | bool] = {'use_sim_time': values['use_sim_time'] == 'true'}
+    over: dict[str, str | bool] = {
+        name: values[name] == 'true' for name in ('use_sim_time', 'autostart')
+    }
     over.update({name: values[key] for key, name in _PARAMETERS.items() if values[key]})
     return over
 

@@ -38,26 +38,23 @@ def up(
         _print_arguments()
         return
     values = launch_arguments.parse(arguments or [])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     domain_id()
     require_messages()
+    _refuse_second_node(launch_arguments.full_namespace(values))
     command = [sys.executable, '-m', 'dposer_ros.node', *launch_arguments.ros_arguments(values)]
-    sys.exit(_supervise(command, values))
+    raise typer.Exit(_supervise(command, respawn=values['respawn'] == 'true'))
 
 
-def _supervise(command: list[str], values: dict[str, str]) -> int:
+def _supervise(command: list[str], respawn: bool) -> int:
     """Run the node until it ends or Ctrl-C; its exit status, 0 for Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    lifecycle = _LifecycleClient(values)
     child = None
     try:
-        lifecycle.refuse_second_node()
         while True:
             # A session of its own: Ctrl-C reaches the node from `_stop`, not from the terminal.
             child = subprocess.Popen(command, start_new_session=True)
-            if values['autostart'] == 'true':
-                lifecycle.bring_up(child)
             status = child.wait()
-            if values['respawn'] != 'true':
+            if not respawn:
                 return status
             typer.secho(f'the node ended with status {status}; starting it again', fg='yellow')
             time.sleep(RESPAWN_SECONDS)
@@ -68,7 +65,6 @@ def _supervise(command: list[str], values: dict[str, str]) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if child is not None:
             _stop(child)
-        lifecycle.close()
 
 
 def _stop(child: subprocess.Popen) -> None:
@@ -81,70 +77,25 @@ def _stop(child: subprocess.Popen) -> None:
         child.wait()
 
 
-class _LifecycleClient:
-    """Asks the node for its transitions, from a small ROS 2 node of our own."""
+def _refuse_second_node(namespace: str) -> None:
+    """Raise ConfigError if a node of the same name already runs in this domain."""
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
 
-    def __init__(self, values: dict[str, str]) -> None:
-        import rclpy
-        from lifecycle_msgs.srv import ChangeState
-        from rclpy.signals import SignalHandlerOptions
-
-        self._namespace = launch_arguments.full_namespace(values)
-        # Without rclpy's signal handlers Ctrl-C is the plain KeyboardInterrupt.
-        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-        self._node = rclpy.create_node('dposer_up', start_parameter_services=False)
-        name = f'{self._namespace}/{launch_arguments.NODE_NAME}'
-        self._client = self._node.create_client(ChangeState, f'{name}/change_state')
-
-    def refuse_second_node(self) -> None:
-        """Raise ConfigError if a node of the same name already runs in this domain."""
-        wanted = (launch_arguments.NODE_NAME, self._namespace or '/')
+    wanted = (launch_arguments.NODE_NAME, namespace or '/')
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    node = rclpy.create_node('dposer_up', start_parameter_services=False)
+    try:
         deadline = time.monotonic() + DISCOVERY_SECONDS
         while time.monotonic() < deadline:
-            if wanted in self._node.get_node_names_and_namespaces():
+            if wanted in node.get_node_names_and_namespaces():
                 raise ConfigError(
                     f'{wanted[0]} already runs in ROS domain {domain_id()}: stop it, give '
                     'namespace:=NAME, or set ROS_DOMAIN_ID to another number'
                 )
             time.sleep(0.1)
-
-    def bring_up(self, child: subprocess.Popen) -> None:
-        """Configure and activate; returns early if the process ends."""
-        from lifecycle_msgs.msg import Transition
-
-        while not self._client.wait_for_service(timeout_sec=0.2):
-            if child.poll() is not None:
-                return
-        for label, transition in (
-            ('configure', Transition.TRANSITION_CONFIGURE),
-            ('activate', Transition.TRANSITION_ACTIVATE),
-        ):
-            if not self._change(child, transition):
-                if child.poll() is not None:
-                    return
-                raise ConfigError(
-                    f'{launch_arguments.NODE_NAME} refused to {label}: its log above says why'
-                )
-        typer.secho(f'{launch_arguments.NODE_NAME} is active; Ctrl-C ends it', fg='green')
-
-    def _change(self, child: subprocess.Popen, transition: int) -> bool:
-        """Whether the transition succeeded; loading and compiling may take a minute."""
-        import rclpy
-        from lifecycle_msgs.srv import ChangeState
-
-        request = ChangeState.Request()
-        request.transition.id = transition
-        future = self._client.call_async(request)
-        while not future.done():
-            rclpy.spin_until_future_complete(self._node, future, timeout_sec=0.2)
-            if child.poll() is not None:
-                return False
-        return future.result().success
-
-    def close(self) -> None:
-        import rclpy
-
-        self._node.destroy_node()
+    finally:
+        node.destroy_node()
         rclpy.shutdown()
 
 

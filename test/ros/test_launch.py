@@ -1,0 +1,61 @@
+"""`wholebody.launch.py`, wherever ROS 2 has its launch packages (the pip wheels have none)."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+launch_testing = pytest.importorskip('launch_testing', reason='launch_testing is not installed')
+pytest.importorskip('launch_ros', reason='launch_ros is not installed')
+
+from launch import LaunchDescription, LaunchService  # noqa: E402
+from launch.actions import IncludeLaunchDescription  # noqa: E402
+from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402
+
+from dposer_core.body_model import open_body_path  # noqa: E402
+from dposer_ros import launch_arguments  # noqa: E402
+
+pytestmark = pytest.mark.ros
+
+LAUNCH_FILE = Path(__file__).resolve().parents[2] / 'launch' / 'wholebody.launch.py'
+
+
+def test_every_argument_is_declared_and_explained() -> None:
+    source = PythonLaunchDescriptionSource(str(LAUNCH_FILE))
+    description = source.try_get_launch_description_without_context()
+    declared = {argument.name: argument for argument in description.get_launch_arguments()}
+    assert set(declared) == {argument.name for argument in launch_arguments.ARGUMENTS}
+    assert all(argument.description for argument in declared.values())
+
+
+@pytest.mark.parametrize(
+    'values',
+    [
+        {'respawn': 'true', 'autostart': 'false'},
+        {'model_path': '/nowhere/x.npz'},
+        {'log_level': 'loud'},
+    ],
+)
+def test_bad_arguments_start_no_process(values: dict[str, str], capfd) -> None:
+    service = LaunchService(noninteractive=True)
+    include = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(str(LAUNCH_FILE)), launch_arguments=values.items()
+    )
+    service.include_launch_description(LaunchDescription([include]))
+    assert service.run() == 1
+    assert 'process started' not in ''.join(capfd.readouterr())
+
+
+def test_launched_node_becomes_active_and_ends_cleanly(ros_domain: int) -> None:
+    if not open_body_path().is_file():
+        pytest.skip('the open body is not built: run `dposer body build`')
+    # launch_testing's own runner: its pytest plugin does not know pytest 9.
+    command = [sys.executable, '-m', 'launch_testing.launch_test']
+    result = subprocess.run(
+        [*command, str(Path(__file__).with_name('wholebody_launch.py'))],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
