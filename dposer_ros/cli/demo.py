@@ -7,6 +7,9 @@ import typer
 
 
 def demo(
+    arguments: list[str] = typer.Argument(
+        None, help='name:=value for the node, as for `dposer up`.', metavar='NAME:=VALUE'
+    ),
     clip: str = typer.Option('demo', help='demo, squats, multiview, or the path of a video.'),
     output: Path = typer.Option(Path('out/demo'), help='Folder for the results.'),
     first: int = typer.Option(None, help='First frame used.', min=0),
@@ -14,7 +17,6 @@ def demo(
     focal: float = typer.Option(
         None, help='Focal length of an uncalibrated camera / longer image side.', min=0.1, max=20.0
     ),
-    model: Path = typer.Option(None, help='SMPL-X .npz file; default: the open body.'),
     domain: int = typer.Option(None, help='ROS domain; default: a free one.'),
     film: bool = typer.Option(True, help='Make demo.mp4 and demo.png.'),
     json_file: Path = typer.Option(None, '--json', help='Write the report here as well.'),
@@ -44,7 +46,7 @@ def demo(
     require_messages()
     console = Console()
     with progress_bars(console) as progress:
-        report = run_clip(clip, chosen, output, model, domain, film, progress)
+        report = run_clip(clip, chosen, output, arguments or [], domain, film, progress)
     from dposer_ros.demo.report import print_report
 
     print_report(report, console)

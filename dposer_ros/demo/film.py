@@ -6,19 +6,21 @@ from pathlib import Path
 import numpy as np
 
 from dposer_core.body_model import Body
-from dposer_core.render import draw_keypoints
 from dposer_core.state import Source
 from dposer_core.video import VideoWriter
-from dposer_ros.demo.bag import DemoRecording, StateRecord
+from dposer_ros.demo.bag import DemoRecording, KeypointRecord, StateRecord
 from dposer_ros.demo.pictures import (
     Painter,
+    Window,
+    around,
     compose_frame,
     compose_rows,
-    fitted,
+    input_panel,
     panel_sizes,
     pose_panels,
     row_sizes,
     status_text,
+    whole,
     write_png,
 )
 
@@ -52,40 +54,40 @@ def film_panels(
 ) -> Iterator[np.ndarray]:
     """Composed frames. An image that got no answer shows the answer before it, and says so."""
     stamps = sorted(recording.images)
-    keypoints, answer = None, None
-    sizes = None
+    shape = recording.image(stamps[0])
+    sizes = panel_sizes(shape.shape[1], shape.shape[0])
+    input_window = whole(shape, sizes['input'])
+    close = around(_all_points(recording), shape, sizes['overlay'])
+    detection, answer, drawn, caption = KeypointRecord([], 0), None, {}, ''
     for stamp in stamps:
         image = recording.image(stamp)
-        sizes = sizes or panel_sizes(image.shape[1], image.shape[0])
-        keypoints = recording.keypoints.get(stamp, keypoints)
+        detection = recording.keypoints.get(stamp, detection)
         if stamp in recording.states or answer is None:
-            answer = stamp
-            people = main_first(recording.states.get(stamp, []))
-            drawn = _panels(recording, painter, stamp, people, sizes)
+            answer, people = stamp, main_first(recording.states.get(stamp, []))
+            drawn = _pose_panels(recording, painter, image, people, close, sizes)
             caption = status_text(people)
-        seconds = (stamp - stamps[0]) * 1e-9
-        late = '' if answer == stamp else f' (of {(stamp - answer) * 1e-6:.0f} ms ago)'
-        with_points = image
-        for points, confidence in keypoints.people if keypoints else ():
-            with_points = draw_keypoints(with_points, points, confidence)
+        late = '' if answer == stamp else f' ({(stamp - answer) * 1e-6:.0f} ms ago)'
         panels = {name: panel.copy() for name, panel in drawn.items()}
-        panels['input'] = fitted(with_points, sizes['input'])
-        yield compose_frame(panels, f'{seconds:5.2f} s  {caption}{late}')
+        panels['input'] = input_panel(image, detection.people, input_window)
+        yield compose_frame(panels, f'{(stamp - stamps[0]) * 1e-9:.2f} s  {caption}{late}')
         step()
 
 
 def write_picture(recording: DemoRecording, body: Body, path: Path, rows: int = ROWS) -> None:
-    """The still picture: `rows` moments spread over the clip."""
+    """The still picture: `rows` moments spread over the clip, close to the person."""
     painter = Painter(body)
-    chosen = moments(recording, rows)
     first = min(recording.images)
     lines, captions = [], []
-    for stamp in chosen:
+    for stamp in moments(recording, rows):
         image = recording.image(stamp)
         sizes = row_sizes(image.shape[1], image.shape[0])
         people = main_first(recording.states[stamp])
-        panels = _panels(recording, painter, stamp, people, sizes)
-        panels['input'] = fitted(_with_keypoints(recording, stamp, image), sizes['input'])
+        detections = recording.keypoints[stamp].people if stamp in recording.keypoints else []
+        seen = [points for points, _ in detections]
+        seen += [recording.camera.project(state.joints) for state in people[:1]]
+        close = around(np.concatenate(seen), image, sizes['input'])
+        panels = _pose_panels(recording, painter, image, people, close, sizes)
+        panels['input'] = input_panel(image, detections, close)
         lines.append(panels)
         captions.append(f'{(stamp - first) * 1e-9:.2f} s')
     if lines:
@@ -109,26 +111,23 @@ def main_first(people: Sequence[StateRecord]) -> list[StateRecord]:
     return sorted(people, key=lambda state: float(state.joints[0, 2]))
 
 
-def _panels(
+def _pose_panels(
     recording: DemoRecording,
     painter: Painter,
-    stamp: int,
+    image: np.ndarray,
     people: Sequence[StateRecord],
+    window: Window,
     sizes: dict[str, tuple[int, int]],
 ) -> Panels:
-    image = recording.image(stamp)
-    return pose_panels(
-        painter,
-        recording.straightened(image),
-        recording.straightened(_with_keypoints(recording, stamp, image)),
-        people,
-        recording.camera,
-        sizes,
-    )
+    straight = recording.straightened(image)
+    return pose_panels(painter, straight, people, recording.camera, window, sizes)
 
 
-def _with_keypoints(recording: DemoRecording, stamp: int, image: np.ndarray) -> np.ndarray:
-    if stamp in recording.keypoints:
-        for points, confidence in recording.keypoints[stamp].people:
-            image = draw_keypoints(image, points, confidence)
-    return image
+def _all_points(recording: DemoRecording) -> np.ndarray:
+    """(N, 2) pixels: body points of everybody at all times, for a window that holds them."""
+    seen = [
+        points[:23][confidence[:23] > 0.5]
+        for record in recording.keypoints.values()
+        for points, confidence in record.people
+    ]
+    return np.concatenate(seen) if seen else np.zeros((0, 2))

@@ -14,6 +14,7 @@ from dposer_core.render import (
     BACKGROUND,
     Mesh,
     draw_from_side,
+    draw_keypoints,
     draw_legend,
     draw_mesh,
     draw_text,
@@ -76,12 +77,84 @@ class Painter:
         return draw_from_side(part, _hand_centre(pose, side), HAND_EXTENT, size, yaw=0.0)
 
 
+@dataclass(frozen=True)
+class Window:
+    """A piece of a picture, shown at another size."""
+
+    x: float  # left edge in the picture, pixels
+    y: float  # top edge
+    scale: float  # shown pixels per pixel
+    size: tuple[int, int]  # width and height shown
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        """The piece of `image`."""
+        shift = 0.5 * self.scale - 0.5  # pixel centres are at integer coordinates
+        matrix = np.array(
+            [
+                [self.scale, 0.0, shift - self.scale * self.x],
+                [0.0, self.scale, shift - self.scale * self.y],
+            ]
+        )
+        if self.scale < 0.7:  # warping alone would alias
+            factor = max(self.scale, 1e-3)
+            image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+            matrix = np.array([[1.0, 0.0, -self.scale * self.x], [0.0, 1.0, -self.scale * self.y]])
+        return cv2.warpAffine(
+            image, matrix, self.size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+
+    def points(self, points: np.ndarray) -> np.ndarray:
+        """Where pixels (..., 2) of the picture are shown."""
+        return (points + 0.5 - (self.x, self.y)) * self.scale - 0.5
+
+    def camera(self, camera: PinholeCamera) -> PinholeCamera:
+        """The camera that takes the piece."""
+        cx, cy = self.points(np.array([camera.cx, camera.cy]))
+        scale = self.scale
+        return PinholeCamera(camera.fx * scale, camera.fy * scale, cx, cy, *self.size)
+
+
+def whole(image: np.ndarray, size: tuple[int, int]) -> Window:
+    """All of `image`, in the middle of `size`."""
+    height, width = image.shape[:2]
+    scale = min(size[0] / width, size[1] / height)
+    return Window((width - size[0] / scale) / 2, (height - size[1] / scale) / 2, scale, size)
+
+
+def around(points: np.ndarray, image: np.ndarray, size: tuple[int, int]) -> Window:
+    """The piece of `image` that shows all `points` (N, 2) with some room about them.
+
+    It stays inside the image and never shows more than all of it.
+    """
+    everything = whole(image, size)
+    points = points[np.isfinite(points).all(axis=1)]
+    if not len(points):
+        return everything
+    height, width = image.shape[:2]
+    low, high = points.min(axis=0), points.max(axis=0)
+    extent = np.maximum(1.5 * (high - low), 60.0)
+    scale = max(min(size[0] / extent[0], size[1] / extent[1]), everything.scale)
+    shown = np.array(size) / scale
+    corner = np.clip((low + high) / 2 - shown / 2, 0.0, np.maximum((width, height) - shown, 0.0))
+    return Window(float(corner[0]), float(corner[1]), float(scale), size)
+
+
+def input_panel(
+    image: np.ndarray, people: Sequence[tuple[np.ndarray, np.ndarray]], window: Window
+) -> np.ndarray:
+    """A piece of `image` with the keypoints (points, confidence) of all people."""
+    panel = window.image(image)
+    for points, confidence in people:
+        panel = draw_keypoints(panel, window.points(points), confidence)
+    return panel
+
+
 def pose_panels(
     painter: Painter,
     image: np.ndarray,
-    keypoint_image: np.ndarray,
     poses: Sequence[Pose],
     camera: PinholeCamera,
+    window: Window,
     sizes: dict[str, tuple[int, int]],
 ) -> dict[str, np.ndarray]:
     """The panels 'overlay', 'side', 'left' and 'right' of one moment.
@@ -89,20 +162,20 @@ def pose_panels(
     Args:
         painter: draws the body.
         image: picture of `camera`, without distortion.
-        keypoint_image: the same with keypoints; the hands' insets are cut from it.
         poses: people, the main one first; may be empty.
         camera: of `image`.
+        window: the piece of `image` under the overlay.
         sizes: width and height of each panel.
     """
     meshes = [painter.mesh(pose) for pose in poses]
-    panels = {'overlay': fitted(painter.overlay(image, meshes, camera), sizes['overlay'])}
+    panels = {'overlay': painter.overlay(window.image(image), meshes, window.camera(camera))}
     if not poses:
         return panels | {name: _blank(sizes[name]) for name in ('side', *SIDES)}
     pose, mesh = poses[0], meshes[0]
     panels['side'] = painter.side(mesh, pose, sizes['side'])
     for side in SIDES:
         panel = painter.hand(mesh, pose, side, sizes[side])
-        _inset(panel, keypoint_image, pose, side, camera)
+        _inset(panel, image, pose, side, camera)
         panels[side] = panel
     return panels
 
@@ -157,8 +230,7 @@ def compose_rows(rows: Sequence[dict[str, np.ndarray]], captions: Sequence[str])
         draw_text(panels['input'], caption, (8, height - 10), 0.45)
         order = ('input', 'overlay', 'side', 'right', 'left')
         lines.append(np.hstack([panels[name] for name in order]))
-    for name, text, x in _titles(rows[0]):
-        del name
+    for text, x in _titles(rows[0]):
         draw_text(lines[0], text, (x + 8, 20), 0.5)
     picture = np.vstack(lines)
     offset = rows[0]['input'].shape[1] + rows[0]['overlay'].shape[1]
@@ -179,11 +251,6 @@ def row_sizes(width: int, height: int) -> dict[str, tuple[int, int]]:
     }
 
 
-def fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`image` resized to width and height."""
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
 def write_png(path: Path, image: np.ndarray) -> None:
     """Write a picture, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +264,8 @@ def status_text(poses: Sequence[Pose]) -> str:
     return ', '.join(Status(pose.status).name.lower() for pose in poses) or 'nobody'
 
 
-def _titles(panels: dict[str, np.ndarray]) -> list[tuple[str, str, int]]:
+def _titles(panels: dict[str, np.ndarray]) -> list[tuple[str, int]]:
+    """Titles of a row and where each begins."""
     titles = {
         'input': 'input and keypoints',
         'overlay': 'fitted body',
@@ -205,11 +273,8 @@ def _titles(panels: dict[str, np.ndarray]) -> list[tuple[str, str, int]]:
         'right': 'right hand',
         'left': 'left hand',
     }
-    result, x = [], 0
-    for name, text in titles.items():
-        result.append((name, text, x))
-        x += panels[name].shape[1]
-    return result
+    starts = np.cumsum([0, *(panels[name].shape[1] for name in titles)])
+    return [(text, int(x)) for text, x in zip(titles.values(), starts, strict=False)]
 
 
 def _hand_centre(pose: Pose, side: str) -> np.ndarray:
@@ -222,28 +287,15 @@ def _inset(
     """Put what the camera saw of the hand into the lower right corner of `panel`."""
     centre = _hand_centre(pose, side)
     pixel = camera.project(centre)
-    if not np.isfinite(pixel).all():
-        return
-    half = max(6, round(0.6 * HAND_EXTENT * camera.fx / centre[2]))
-    x, y = np.round(pixel).astype(int)
     height, width = image.shape[:2]
-    if not (0 <= x < width and 0 <= y < height):
+    if not (np.isfinite(pixel).all() and (pixel >= 0).all() and (pixel < (width, height)).all()):
         return
-    padded = cv2.copyMakeBorder(
-        image, half, half, half, half, cv2.BORDER_CONSTANT, value=BACKGROUND
-    )
-    crop = padded[y : y + 2 * half, x : x + 2 * half]
     edge = round(0.36 * min(panel.shape[:2]))
-    panel[-edge - 8 : -8, -edge - 8 : -8] = cv2.resize(
-        crop, (edge, edge), interpolation=cv2.INTER_CUBIC
-    )
-    cv2.rectangle(
-        panel,
-        (panel.shape[1] - edge - 9, panel.shape[0] - edge - 9),
-        (panel.shape[1] - 8, panel.shape[0] - 8),
-        (120, 120, 120),
-        1,
-    )
+    shown = max(12.0, HAND_EXTENT * camera.fx / centre[2])  # pixels of the camera
+    crop = Window(pixel[0] - shown / 2, pixel[1] - shown / 2, edge / shown, (edge, edge))
+    y, x = panel.shape[0] - edge - 8, panel.shape[1] - edge - 8
+    panel[y : y + edge, x : x + edge] = crop.image(image)
+    cv2.rectangle(panel, (x - 1, y - 1), (x + edge, y + edge), (120, 120, 120), 1)
 
 
 def _blank(size: tuple[int, int]) -> np.ndarray:

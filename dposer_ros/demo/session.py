@@ -8,6 +8,7 @@ from rich.progress import Progress
 
 from dposer_core.body_model import load_body
 from dposer_core.video import video_info
+from dposer_ros import launch_arguments
 from dposer_ros.demo.bag import DemoRecording, read_recording
 from dposer_ros.demo.clips import Clip, multiview_clips
 from dposer_ros.demo.film import write_film, write_picture
@@ -27,7 +28,7 @@ def run_clip(
     name: str,
     clip: Clip,
     output: Path,
-    model: Path | None,
+    node_arguments: list[str],
     domain: int | None,
     film: bool,
     progress: Progress,
@@ -38,14 +39,14 @@ def run_clip(
         name: of the clip, as the user gave it.
         clip: the piece of video to play.
         output: folder for the results; those of an earlier demo in it are removed.
-        model: SMPL-X file; None: the open body.
+        node_arguments: `name:=value` for `dposer up wholebody`.
         domain: ROS domain; None: a free one.
         film: whether to make the video and the picture.
         progress: shows how far it is.
     """
-    body = load_body(str(model) if model else '')  # before any process starts: it may be missing
+    # Before any process starts, for both may be wrong: the arguments and the body.
+    body = load_body(launch_arguments.parse(node_arguments)['model_path'])
     source = clip_source(name, clip)
-    node_arguments = [f'model_path:={model}'] if model else []
     output.mkdir(parents=True, exist_ok=True)
     for result in RESULTS:
         (output / result).unlink(missing_ok=True)
