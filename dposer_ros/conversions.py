@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from geometry_msgs.msg import Pose, TransformStamped
-from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, JointState
 from std_msgs.msg import Header
 
@@ -14,7 +13,7 @@ from dposer_core.camera import PinholeCamera, Undistort, camera_from_info
 from dposer_core.config import InputConfig
 from dposer_core.errors import ObservationError
 from dposer_core.observation import Observation
-from dposer_core.rotations import rotvec_to_quat_xyzw, rotvec_to_rotmat
+from dposer_core.rotations import chain_quat_xyzw, rotvec_to_quat_xyzw
 from dposer_core.state import BodyState, FitResult, Source
 from dposer_core.state import FitStats as CoreFitStats
 from dposer_ros import frames, urdf
@@ -24,6 +23,7 @@ from dposer_ros.refusals import Refused
 MAX_BAD_POINTS = 0.5  # share of unusable points above which a person is refused
 MAX_CONFIDENCE = 2.0  # detectors exceed 1 a little; beyond this it is no confidence
 
+_PELVIS_CHILDREN = np.flatnonzero(skeleton.PARENTS == 0)
 _WRISTS = tuple(skeleton.JOINT_INDEX[f'{side}_wrist'] for side in ('left', 'right'))
 _HAND_JOINTS = (skeleton.LEFT_HAND_JOINTS, skeleton.RIGHT_HAND_JOINTS)
 _HAND_POINTS = tuple(
@@ -229,8 +229,7 @@ def state_msg(result: FitResult, header: Header, model: ModelInfo, stats: FitSta
     _fill_pose(msg.pelvis.pose, state.joints[0], quat_xyzw[0])
     msg.pelvis.covariance = state.pelvis_covariance.ravel()
     _fill_twist(msg.pelvis_twist.twist, state)
-    origin, rotmat = frames.body_pose(state.joints, state.pose_rotvec[0])
-    _fill_pose(msg.body, origin, quat_from_rotmat(rotmat))
+    _fill_pose(msg.body, *frames.body_pose(state.joints, quat_xyzw[0]))
     msg.transl = _float32(state.transl)
     msg.rotations = _float32(quat_xyzw)
     msg.positions = _float32(state.joints)
@@ -243,15 +242,11 @@ def state_msg(result: FitResult, header: Header, model: ModelInfo, stats: FitSta
 
 def hand_msgs(result: FitResult, header: Header) -> list[HandState]:
     """Left and right hand of one person."""
-    rotvecs = result.state.pose_rotvec
-    rotmats = rotvec_to_rotmat(rotvecs)
-    quat_xyzw = rotvec_to_quat_xyzw(rotvecs)
-    return [_hand_msg(side, result, header, rotmats, quat_xyzw) for side in (0, 1)]
+    quat_xyzw = rotvec_to_quat_xyzw(result.state.pose_rotvec)
+    return [_hand_msg(side, result, header, quat_xyzw) for side in (0, 1)]
 
 
-def _hand_msg(
-    side: int, result: FitResult, header: Header, rotmats: np.ndarray, quat_xyzw: np.ndarray
-) -> HandState:
+def _hand_msg(side: int, result: FitResult, header: Header, quat_xyzw: np.ndarray) -> HandState:
     state, joints = result.state, _HAND_JOINTS[side]
     point_joints = _HAND_POINT_JOINTS[side]
     wrist = _WRISTS[side]
@@ -261,10 +256,7 @@ def _hand_msg(
     msg.source = hand_source(sources)
     msg.observed_fraction = float((state.source[point_joints] == Source.OBSERVED).mean())
     msg.occluded_for = float(result.hand_occluded_s[side])
-    world = np.eye(3)
-    for joint in reversed(chain):
-        world = world @ rotmats[joint]
-    _fill_pose(msg.wrist.pose, state.joints[wrist], quat_from_rotmat(world))
+    _fill_pose(msg.wrist.pose, state.joints[wrist], chain_quat_xyzw(quat_xyzw[chain[::-1]]))
     # The wrist's orientation adds up along the arm; the joints' errors are taken as independent.
     variances = np.repeat(
         [state.position_sigma[wrist] ** 2, np.square(state.rotation_sigma[chain]).sum()], 3
@@ -346,21 +338,14 @@ def is_finite_hand(msg: HandState) -> bool:
     )  # fmt: skip
 
 
-def quat_from_rotmat(rotmat: np.ndarray) -> np.ndarray:
-    """(4,) quaternion x, y, z, w of one rotation matrix."""
-    return Rotation.from_matrix(rotmat).as_quat()
-
-
 def pelvis_angular_velocity(joints: np.ndarray, velocities: np.ndarray) -> np.ndarray:
     """(3,) rad/s in the output frame, from the joints that are rigidly fixed to the pelvis.
 
     Least squares of v_i - v_0 = omega x (p_i - p_0) over the pelvis' children.
     """
-    children = np.flatnonzero(skeleton.PARENTS == 0)
-    arms, speeds = joints[children] - joints[0], velocities[children] - velocities[0]
+    arms = joints[_PELVIS_CHILDREN] - joints[0]
+    speeds = velocities[_PELVIS_CHILDREN] - velocities[0]
     inertia = np.eye(3) * np.square(arms).sum() - arms.T @ arms
-    if not np.isfinite(inertia).all() or np.linalg.cond(inertia) > 1e9:
-        return np.full(3, np.nan)
     return np.linalg.solve(inertia, np.cross(arms, speeds).sum(axis=0))
 
 

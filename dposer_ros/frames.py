@@ -7,10 +7,11 @@ y to the left, z up, origin midway between the hips. The two differ by one const
 import numpy as np
 
 from dposer_core import skeleton
-from dposer_core.rotations import rotvec_to_rotmat
+from dposer_core.rotations import chain_quat_xyzw
 
 # p_body = R_BODY_SMPLX @ p_smplx, for a pelvis at rest.
 R_BODY_SMPLX = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+_SMPLX_BODY_QUAT_XYZW = np.array([-0.5, -0.5, -0.5, 0.5])  # of its transpose
 
 _HIPS = [skeleton.JOINT_INDEX['left_hip'], skeleton.JOINT_INDEX['right_hip']]
 
@@ -25,17 +26,18 @@ def link_frame(link: str, body_id: str) -> str:
     return f'{link}_{body_id}'
 
 
-def body_pose(joints: np.ndarray, root_rotvec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def body_pose(joints: np.ndarray, root_quat_xyzw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The REP-155 body frame of a fitted body.
 
     Args:
         joints: (55, 3) m, in the output frame.
-        root_rotvec: (3,) rotation of the pelvis in the output frame.
+        root_quat_xyzw: (4,) rotation of the pelvis in the output frame.
 
     Returns:
-        Origin (3,) and rotation matrix R_output_body (3, 3).
+        Origin (3,), and rotation from the body frame to the output frame, quaternion x, y, z, w.
     """
-    return joints[_HIPS].mean(axis=0), rotvec_to_rotmat(root_rotvec) @ R_BODY_SMPLX.T
+    rotation = chain_quat_xyzw(np.stack([root_quat_xyzw, _SMPLX_BODY_QUAT_XYZW]))
+    return joints[_HIPS].mean(axis=0), rotation
 
 
 def pelvis_in_body(rest_joints: np.ndarray) -> np.ndarray:

@@ -340,6 +340,8 @@ def main(
     The signals are our own, not rclpy's: that would shut ROS down at once, and nobody would hear
     that everybody is lost. Python runs handlers in the main thread, which therefore only waits.
     """
+    # The executor must not wait 5 ms, Python's default, for a worker that computes in Python.
+    sys.setswitchinterval(0.0005)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -1,4 +1,4 @@
-"""The other side of the node under test: feeds it and collects what it publishes, over real DDS."""
+"""The other side of the node under test: feeds it and keeps what it publishes, over real DDS."""
 
 import threading
 import time
@@ -9,6 +9,14 @@ from contextlib import contextmanager
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from dposer_ros.msg import (
+    FitStats,
+    HandStateArray,
+    KeypointFrame,
+    PersonKeypoints,
+    SmplxState,
+    SmplxStateArray,
+)
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -18,14 +26,6 @@ from sensor_msgs.msg import CameraInfo, JointState
 from std_msgs.msg import String
 
 from dposer_ros.demo.processes import own_domain
-from dposer_ros.msg import (
-    FitStats,
-    HandStateArray,
-    KeypointFrame,
-    PersonKeypoints,
-    SmplxState,
-    SmplxStateArray,
-)
 from dposer_ros.node import WholeBodyNode
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
