@@ -137,7 +137,7 @@ def image_size(width: int, height: int) -> tuple[int, int]:
     """
     box = (960, 540) if width >= height else (540, 960)
     scale = min(1.0, box[0] / width, box[1] / height)
-    return max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2)
+    return max(2, 2 * round(width * scale / 2)), max(2, 2 * round(height * scale / 2))
 
 
 def clip_length(clip: Clip, info: VideoInfo) -> int:

@@ -76,7 +76,7 @@ def _blank_images(
 
 
 def _camera_in_front(states: States, size: tuple[int, int]) -> PinholeCamera:
-    """For 3D input, whose frame need not be a camera's: states are taken as in an optical frame."""
+    """For 3D input: its frame is taken to be an optical one."""
     if not (states.joints[..., 2] > 0).any():
         raise MediaError(
             'the states are of 3D keypoints in a frame that is no optical frame (z forward), so'
