@@ -37,6 +37,8 @@ class Recording:
     """Acquisition time of every frame; None: the file has none."""
     size: tuple[int, int] | None = None
     """Width and height of the pictures in pixels; None: the file does not say."""
+    camera: PinholeCamera | None = None
+    """Of 2D keypoints without distortion; None: the file does not say."""
 
     @property
     def dim(self) -> int:
@@ -75,7 +77,7 @@ def read_npz(path: Path, layout: str | None = None) -> Recording:
 
     The file holds `points` (N, K, 2|3) or (N, P, K, 2|3), pixels or metres, NaN for absent; and
     where known `confidence` of the same shape without the last axis, `layout` (a name), `stamp_ns`
-    (N,) and `size` (width, height).
+    (N,), `size` (width, height) and `camera` (fx, fy, cx, cy), pixels.
 
     Args:
         path: the .npz file.
@@ -88,7 +90,8 @@ def read_npz(path: Path, layout: str | None = None) -> Recording:
     if 'points' not in arrays:
         raise ObservationError(
             f"{path}: no array 'points'; it holds {', '.join(arrays) or 'nothing'}. "
-            'Expected points (N, K, 2|3) and, where known, confidence, layout, stamp_ns, size'
+            'Expected points (N, K, 2|3) and, where known, confidence, layout, stamp_ns, size, '
+            'camera'
         )
     points = _as_people(arrays['points'], 4, f'{path}: points')
     if points.shape[3] not in (2, 3):
@@ -112,8 +115,8 @@ def read_npz(path: Path, layout: str | None = None) -> Recording:
         )
         for people, confidences in zip(points, confidence, strict=True)
     )
-    stamps = _stamps(path, arrays, len(frames))
-    return Recording(f'npz, {layout}', frames, stamps, _size(path, arrays))
+    stamps, size = _stamps(path, arrays, len(frames)), _size(path, arrays)
+    return Recording(f'npz, {layout}', frames, stamps, size, _camera(path, arrays, size))
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
@@ -157,3 +160,17 @@ def _size(path: Path, arrays: dict[str, np.ndarray]) -> tuple[int, int] | None:
             f'{path}: size is {size.tolist()}; expected width and height in pixels'
         )
     return int(size[0]), int(size[1])
+
+
+def _camera(
+    path: Path, arrays: dict[str, np.ndarray], size: tuple[int, int] | None
+) -> PinholeCamera | None:
+    if 'camera' not in arrays:
+        return None
+    values = arrays['camera']
+    if values.shape != (4,) or values.dtype.kind not in 'fiu' or not (values[:2] > 0).all():
+        raise ObservationError(
+            f'{path}: camera is {values.tolist()}; expected fx, fy, cx, cy in pixels'
+        )
+    fx, fy, cx, cy = (float(value) for value in values)
+    return PinholeCamera(fx, fy, cx, cy, *(size or (0, 0)))

@@ -50,14 +50,16 @@ class CameraChoice:
     size: tuple[int, int] | None = None
     """Width and height of the picture, pixels."""
 
-    def resolve(self, size: tuple[int, int] | None) -> PinholeCamera:
-        """The camera for a file whose pictures have this `size` (None: it does not say).
+    def resolve(self, camera: PinholeCamera | None, size: tuple[int, int] | None) -> PinholeCamera:
+        """The camera for a file with this camera and picture size (None: it does not say).
 
         Raises:
             ObservationError: there is nothing to make a camera of.
         """
         if self.camera is not None:
             return self.camera
+        if camera is not None and self.size is None:
+            return camera
         size = self.size or size
         if size is None:
             raise ObservationError(
@@ -103,7 +105,9 @@ def read_clip(
 
 def clip_from_recording(recording: Recording, choice: CameraChoice, fps: float = 30.0) -> Clip:
     """A recording with its camera and time stamps."""
-    camera = choice.resolve(recording.size) if recording.dim == 2 else None
+    camera = None
+    if recording.dim == 2:
+        camera = choice.resolve(recording.camera, recording.size)
     frames = list(recording.observations(camera, None, fps))
     if not frames:
         raise ObservationError('the file holds no frames')
@@ -121,7 +125,7 @@ def _read_bag(
     refused: Counter[str] = Counter()
     given = None
     if choice.camera is not None or choice.size is not None:
-        lens: tuple[PinholeCamera, Undistort] = (choice.resolve(None), np.asarray)
+        lens: tuple[PinholeCamera, Undistort] = (choice.resolve(None, None), np.asarray)
         given = Cameras(raw=lens, rectified=lens)
     info, cameras = None, given
     for message, camera_info in bags.read_keypoints(path, topic, camera_topic):

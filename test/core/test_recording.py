@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dposer_core.camera import camera_from_info
+from dposer_core.camera import PinholeCamera, camera_from_info
 from dposer_core.errors import ObservationError
 from dposer_core.recording import Person, Recording, read_npz
 
@@ -40,6 +40,11 @@ def test_layout_stamps_and_size_come_from_the_file(tmp_path):
     assert recording.stamps_ns == tuple(stamps) and recording.size == (640, 480)
 
 
+def test_camera_comes_from_the_file(tmp_path):
+    path = save(tmp_path, points=POINTS, camera=[600.0, 610.0, 320.0, 240.0], size=[640, 480])
+    assert read_npz(path).camera == PinholeCamera(600.0, 610.0, 320.0, 240.0, 640, 480)
+
+
 def test_layout_argument_overrules_the_file(tmp_path):
     path = save(tmp_path, points=np.ones((1, 18, 2)), layout='hri18')
     assert read_npz(path, 'openpose18').source == 'npz, openpose18'
@@ -56,6 +61,7 @@ def test_layout_argument_overrules_the_file(tmp_path):
         ({'points': POINTS, 'stamp_ns': np.zeros(4, int)}, r'expected integers of shape \(5,\)'),
         ({'points': POINTS, 'stamp_ns': np.zeros(5)}, 'stamp_ns is float64'),
         ({'points': POINTS, 'size': [0, 480]}, r'size is \[0, 480\]'),
+        ({'points': POINTS, 'camera': [0, 600, 320, 240]}, r'camera is \[0, 600'),
         ({'points': np.zeros((5, 99, 2))}, 'no known keypoint layout has 99'),
         ({'points': np.zeros((5, 18, 2))}, '18 keypoints can be'),
         ({'points': POINTS, 'layout': 'coco134'}, "unknown keypoint layout 'coco134'"),
