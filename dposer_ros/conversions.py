@@ -149,14 +149,17 @@ def _observation(
     to_pixels: np.ndarray,
     config: InputConfig,
 ) -> Observation:
-    points, confidence = _usable_points(person, msg.dim)
+    points, confidence, sigma = _usable_points(person, msg.dim)
+    names = msg.names or None
     try:
-        points, confidence = keypoints.to_hub(
-            points * to_pixels, confidence, msg.layout, msg.names or None
-        )
+        points, confidence = keypoints.to_hub(points * to_pixels, confidence, msg.layout, names)
+        if sigma is not None:
+            sigma = sigma * to_pixels.mean()
+            sigma = sigma[keypoints.get_layout(msg.layout, names).source]
         if msg.mirrored:
             width = msg.image_width or (cameras.raw[0].width if cameras else 0)
             points, confidence = keypoints.mirror_hub(points, confidence, width)
+            sigma = None if sigma is None else sigma[keypoints.MIRROR]
     except ObservationError as error:
         raise Refused('count', str(error)) from error
     camera = None
@@ -170,12 +173,14 @@ def _observation(
             f'(largest: {confidence.max():.3f}; input.confidence_threshold)',
         )
     return Observation(
-        ns_from_stamp(msg.header.stamp), points, confidence, camera, person.track_id
+        ns_from_stamp(msg.header.stamp), points, confidence, camera, sigma, person.track_id
     )
 
 
-def _usable_points(person: PersonKeypoints, dim: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Points (K, dim) with NaN where unusable, and confidence (K,), None if it was left out."""
+def _usable_points(
+    person: PersonKeypoints, dim: int
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Points (K, dim) with NaN where unusable, confidence (K,) and sigma (K,), None if left out."""
     flat = np.array(person.points, dtype=np.float64)
     if flat.size == 0 or flat.size % dim:
         raise Refused('count', f'{flat.size} coordinates: expected a positive multiple of {dim}')
@@ -188,14 +193,34 @@ def _usable_points(person: PersonKeypoints, dim: int) -> tuple[np.ndarray, np.nd
     if len(person.confidence):
         confidence = np.array(person.confidence, dtype=np.float64)
         is_bad |= (confidence < 0.0) | (confidence > MAX_CONFIDENCE)
+    sigma = None
+    if len(person.covariance):
+        sigma = _sigma(person, len(points), dim)
+        is_bad |= ~(sigma > 0.0)  # also where it is not a number
+        sigma[is_bad] = 1.0
     if is_bad.mean() > MAX_BAD_POINTS:
         raise Refused(
             'not_finite',
             f'{is_bad.sum()} of {len(points)} points are infinite, absurdly large, or have a '
-            'confidence outside of [0, 1]',
+            'confidence outside of [0, 1] or a covariance that is none',
         )
     points[is_bad] = np.nan
-    return points, confidence
+    return points, confidence, sigma
+
+
+def _sigma(person: PersonKeypoints, num_points: int, dim: int) -> np.ndarray:
+    """(K,) isotropic standard deviation, in the unit of the points; NaN where it is infinite."""
+    size = dim * (dim + 1) // 2
+    if len(person.covariance) != num_points * size:
+        raise Refused(
+            'count',
+            f'{len(person.covariance)} covariances for {num_points} points: {size} for each, '
+            'or none at all',
+        )
+    covariance = np.array(person.covariance, dtype=np.float64).reshape(-1, size)
+    rows, columns = np.triu_indices(dim)
+    variance = covariance[:, rows == columns].mean(axis=1)
+    return np.sqrt(np.where((variance > 0.0) & np.isfinite(variance), variance, np.nan))
 
 
 # --- out -----------------------------------------------------------------------------------------

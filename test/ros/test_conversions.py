@@ -78,6 +78,17 @@ def test_left_out_confidence_is_unknown():
     assert (observation.confidence == keypoints.NEUTRAL_CONFIDENCE).all()
 
 
+def test_covariance_becomes_a_sigma_per_point():
+    someone = person()
+    covariance = np.zeros((133, 3), np.float32)
+    covariance[:, 0] = covariance[:, 2] = 4.0  # xx, xy, yy
+    covariance[3, 0] = np.nan
+    someone.covariance = covariance.ravel().tolist()
+    (observation,), _ = observe(frame(someone))
+    assert (np.delete(observation.sigma, 3) == 2.0).all()
+    assert observation.confidence[3] == 0.0 and np.isfinite(observation.sigma).all()
+
+
 def test_normalised_keypoints_become_pixels():
     someone = person()
     pixels = np.array(someone.points)
