@@ -37,20 +37,45 @@ class Corrections:
     """Largest constant flexion removed from the knees, rad: in some subjects standing legs show
     8 degrees of it, in others none, so never more than leaves the straightest moment straight."""
     wrist_limit: float = np.radians(70.0)
-    """Largest wrist swing, rad. Its twist is dropped: the sources put all pronation there."""
+    """Largest wrist swing, rad."""
+    wrist_bias_share: float = 1.0
+    """Share of a clip's mean wrist bend that is removed: one subject walks with wrists bent by 30
+    degrees throughout, which is where the markers sat and not how people walk."""
+    elbow_twist_share: float = 0.0
+    """Share of the forearm's pronation given to the elbow. The sources put all of it, with a
+    spread of 50 degrees, into the wrist; by default it is dropped."""
+    wrist_twist_share: float = 0.0
+    """Share of the forearm's pronation given to the wrist."""
+    spine_shares: tuple[float, float] = (0.45, 0.35)
+    """Shares of the rotation from pelvis to chest for spine1 and spine2; spine3 has the rest. How
+    the sources' markers divided it differs by subject (mean lower back 31 degrees and upper back 7
+    in one, 5 and -1 in another), so only pelvis, chest and head are taken from them."""
+    neck_share: float = 0.5
+    """Share of the rotation from chest to head for the neck."""
+
+    @staticmethod
+    def random(rng: np.random.Generator) -> 'Corrections':
+        """Any of the plausible anatomies: what the sources do not say, a prior must not learn."""
+        first = rng.uniform(0.25, 0.55)
+        return Corrections(
+            collar_share=rng.uniform(0.15, 0.40),
+            elbow_hinge=np.radians(rng.uniform(2.0, 32.0)),
+            knee_flexion=np.radians(rng.uniform(0.0, 12.0)),
+            wrist_bias_share=rng.uniform(0.3, 1.0),
+            elbow_twist_share=rng.uniform(0.0, 0.4),
+            wrist_twist_share=rng.uniform(0.0, 0.3),
+            spine_shares=(first, (1.0 - first) * rng.uniform(0.4, 0.9)),
+            neck_share=rng.uniform(0.3, 0.7),
+        )
 
 
 @dataclass(frozen=True)
 class SourceSkeleton:
-    """Which source bone drives which SMPL-X joint. `{s}` stands for the side prefix."""
+    """Which source bone drives which SMPL-X segment. `{s}` stands for the side prefix."""
 
-    spine: dict[str, tuple[str, str, float]]
-    """SMPL-X joint -> (bone a, bone b, share): rotation interpolated from a to b.
-
-    Only pelvis, chest and head are taken from the source: how its markers divided the rotation
-    between them differs by subject (mean lower back 31 degrees, upper back 7 in one, 5 and -1 in
-    another). We divide evenly: the lumbar joints bend most, neck and head share by halves.
-    """
+    pelvis: str
+    chest: str
+    head: str
     leg: tuple[str, str, str]  # bones of hip, knee, ankle
     arm: tuple[str, str, str]  # bones of upper arm, forearm, hand
     pelvis_offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -58,26 +83,16 @@ class SourceSkeleton:
 
 
 ACCLAIM = SourceSkeleton(
-    spine={
-        'pelvis': ('root', 'root', 0.0),
-        'spine1': ('root', 'thorax', 0.45),
-        'spine2': ('root', 'thorax', 0.80),
-        'spine3': ('thorax', 'thorax', 0.0),
-        'neck': ('thorax', 'head', 0.5),
-        'head': ('head', 'head', 0.0),
-    },
+    pelvis='root',
+    chest='thorax',
+    head='head',
     leg=('{s}femur', '{s}tibia', '{s}foot'),
     arm=('{s}humerus', '{s}radius', '{s}hand'),
 )
 DAZ = SourceSkeleton(
-    spine={
-        'pelvis': ('hip', 'hip', 0.0),
-        'spine1': ('hip', 'chest', 0.45),
-        'spine2': ('hip', 'chest', 0.80),
-        'spine3': ('chest', 'chest', 0.0),
-        'neck': ('chest', 'head', 0.5),
-        'head': ('head', 'head', 0.0),
-    },
+    pelvis='hip',
+    chest='chest',
+    head='head',
     leg=('{s}Thigh', '{s}Shin', '{s}Foot'),
     arm=('{s}Shldr', '{s}ForeArm', '{s}Hand'),
     pelvis_offset=(0.0, 0.10, 0.0),
@@ -101,10 +116,7 @@ def retarget(motion: SourceMotion, corrections: Corrections | None = None) -> Sm
         name: Slerp(stamps, Rotation.from_matrix(motion.world_rotmat[name]))(times)
         for name in _bones_used(source)
     }
-    world: dict[str, Rotation] = {}
-    for joint, (a, b, share) in source.spine.items():
-        step = (bones[a].inv() * bones[b]).as_rotvec()
-        world[joint] = bones[a] * Rotation.from_rotvec(share * step)
+    world = _spine(bones, source, corrections)
     bias = _knee_bias(bones, source, corrections)
     for side in ('left', 'right'):
         _leg(world, bones, motion, source, side, bias)
@@ -136,7 +148,7 @@ def mirror(motion: SmplxMotion) -> SmplxMotion:
 
 
 def _bones_used(source: SourceSkeleton) -> set[str]:
-    spine = {bone for a, b, _ in source.spine.values() for bone in (a, b)}
+    spine = {source.pelvis, source.chest, source.head}
     limbs = {bone.format(s=side) for bone in source.leg + source.arm for side in 'lr'}
     return spine | limbs
 
@@ -148,6 +160,25 @@ def _turn(start: np.ndarray, end: np.ndarray) -> Rotation:
     sine = np.linalg.norm(axis, axis=-1, keepdims=True)
     angle = np.arctan2(sine, (start * end).sum(axis=-1, keepdims=True))
     return Rotation.from_rotvec(axis / np.maximum(sine, 1e-12) * angle)
+
+
+def _between(start: Rotation, end: Rotation, share: float) -> Rotation:
+    return start * Rotation.from_rotvec(share * (start.inv() * end).as_rotvec())
+
+
+def _spine(
+    bones: dict[str, Rotation], source: SourceSkeleton, corrections: Corrections
+) -> dict[str, Rotation]:
+    pelvis, chest, head = bones[source.pelvis], bones[source.chest], bones[source.head]
+    first, second = corrections.spine_shares
+    return {
+        'pelvis': pelvis,
+        'spine1': _between(pelvis, chest, first),
+        'spine2': _between(pelvis, chest, first + second),
+        'spine3': chest,
+        'neck': _between(chest, head, corrections.neck_share),
+        'head': head,
+    }
 
 
 def _knee_bias(
@@ -200,8 +231,15 @@ def _arm(
     world[f'{side}_collar'] = chest * Rotation.from_rotvec(corrections.collar_share * swing)
     world[f'{side}_shoulder'] = shoulder
     elbow = bones[lower] * align
-    world[f'{side}_elbow'] = elbow
-    bend = _turn(rest, (elbow.inv() * bones[hand] * align).apply(rest)).as_rotvec()
+    wrist = elbow.inv() * bones[hand] * align  # pronation and bend
+    swing = _turn(rest, wrist.apply(rest))
+    twist = (swing.inv() * wrist).as_rotvec()  # about the forearm
+    bend = swing.as_rotvec()
+    bend = bend - corrections.wrist_bias_share * bend.mean(axis=0)
     angle = np.linalg.norm(bend, axis=-1, keepdims=True)
-    bend *= np.minimum(1.0, corrections.wrist_limit / np.maximum(angle, 1e-9))
-    world[f'{side}_wrist'] = elbow * Rotation.from_rotvec(bend)
+    bend = bend * np.minimum(1.0, corrections.wrist_limit / np.maximum(angle, 1e-9))
+    elbow_twist = Rotation.from_rotvec(corrections.elbow_twist_share * twist)
+    wrist_twist = Rotation.from_rotvec(corrections.wrist_twist_share * twist)
+    # The bend stays where it was in space: it comes before the elbow's share of the twist.
+    world[f'{side}_elbow'] = elbow * elbow_twist
+    world[f'{side}_wrist'] = elbow * Rotation.from_rotvec(bend) * elbow_twist * wrist_twist

@@ -17,19 +17,19 @@ METRES_PER_UNIT = 0.0254 / 0.45  # as CMU's ASF files
 
 # Joint order of the files with the ASF name of each; '' marks an end site.
 _JOINTS = (
-    ['root', 'lhipjoint', 'lfemur', 'ltibia', 'lfoot', 'ltoes', '']
-    + ['rhipjoint', 'rfemur', 'rtibia', 'rfoot', 'rtoes', '']
-    + ['lowerback', 'upperback', 'thorax', 'lowerneck', 'upperneck', 'head', '']
-    + ['lclavicle', 'lhumerus', 'lradius', 'lhand', 'lfingers', 'lindex', '', 'lthumb', '']
-    + ['rclavicle', 'rhumerus', 'rradius', 'rhand', 'rfingers', 'rindex', '', 'rthumb', '']
-)
+    'root', 'lhipjoint', 'lfemur', 'ltibia', 'lfoot', 'ltoes', '',
+    'rhipjoint', 'rfemur', 'rtibia', 'rfoot', 'rtoes', '',
+    'lowerback', 'upperback', 'thorax', 'lowerneck', 'upperneck', 'head', '',
+    'lclavicle', 'lhumerus', 'lradius', 'lhand', 'lfingers', 'lindex', '', 'lthumb', '',
+    'rclavicle', 'rhumerus', 'rradius', 'rhand', 'rfingers', 'rindex', '', 'rthumb', '',
+)  # fmt: skip
 _PARENTS = (
-    [-1, 0, 1, 2, 3, 4, 5]
-    + [0, 7, 8, 9, 10, 11]
-    + [0, 13, 14, 15, 16, 17, 18]
-    + [15, 20, 21, 22, 23, 24, 25, 23, 27]
-    + [15, 29, 30, 31, 32, 33, 34, 32, 36]
-)
+    -1, 0, 1, 2, 3, 4, 5,
+    0, 7, 8, 9, 10, 11,
+    0, 13, 14, 15, 16, 17, 18,
+    15, 20, 21, 22, 23, 24, 25, 23, 27,
+    15, 29, 30, 31, 32, 33, 34, 32, 36,
+)  # fmt: skip
 # The first row of each file is a T-pose whose hips turn by this angle to bring the legs down:
 # the legs of the rest pose are spread by it.
 LEG_SPREAD = 0.366519143

@@ -64,10 +64,10 @@ def excerpts(clips: Iterator[SmplxMotion], count: int, seconds: float) -> list[S
 
 
 def save_excerpts(motions: list[SmplxMotion], path: Path = FIXTURE) -> None:
-    """Write `motions` (equal lengths) as one small .npz of integers; eyes and jaw are dropped."""
+    """Write `motions` (equal lengths) as one small .npz of integers, joints at rest dropped."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    joints = [j for j in range(skeleton.NUM_JOINTS) if any(m.pose_rotvec[:, j].any() for m in motions)]
-    poses = np.stack([motion.pose_rotvec[:, joints] for motion in motions])
+    poses = np.stack([motion.pose_rotvec for motion in motions])
+    joints = np.flatnonzero(poses.any(axis=(0, 1, 3)))
     partial = path.with_suffix('.partial.npz')
     np.savez_compressed(
         partial,
@@ -75,8 +75,8 @@ def save_excerpts(motions: list[SmplxMotion], path: Path = FIXTURE) -> None:
         subject=np.array([motion.subject for motion in motions]),
         source=np.array([motion.source for motion in motions]),
         fps=np.array([motion.fps for motion in motions]),
-        joints=np.array(joints),
-        pose_rotvec=np.round(poses / _RESOLUTION).astype(np.int16),
+        joints=joints,
+        pose_rotvec=np.round(poses[:, :, joints] / _RESOLUTION).astype(np.int16),
         pelvis=np.round(np.stack([m.pelvis for m in motions]) / _RESOLUTION).astype(np.int32),
     )
     partial.replace(path)

@@ -1,0 +1,117 @@
+"""Batches of one part: weighted draws, mirrored, widened and normalised.
+
+Free motion data is narrow: few people, joints that never move, limbs that always go together. A
+network trained on it as it is takes ordinary poses of other people for noise. So half of the body
+samples get their limbs from different clips, half get noise, and no standard deviation is small.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dposer_core import skeleton
+from dposer_core.skeleton import JOINT_INDEX
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How samples are widened."""
+
+    recombine_share: float = 0.0  # of samples: limbs from different clips (body only)
+    noise_share: float = 0.0  # of samples: joint noise
+    noise_sigma: float = 0.2  # of that noise, in standard deviations of each value
+    std_floor: float = 0.0  # smallest standard deviation of the normaliser, rad
+    dead_joint_sigma: float = 0.0  # rad, added to joints that never move in the sources
+
+
+# Limbs exchanged between clips: joints of the 63 body values.
+LIMBS = {
+    'left_leg': ('left_hip', 'left_knee', 'left_ankle', 'left_foot'),
+    'right_leg': ('right_hip', 'right_knee', 'right_ankle', 'right_foot'),
+    'spine': ('spine1', 'spine2', 'spine3'),
+    'head': ('neck', 'head'),
+    'left_arm': ('left_collar', 'left_shoulder', 'left_elbow', 'left_wrist'),
+    'right_arm': ('right_collar', 'right_shoulder', 'right_elbow', 'right_wrist'),
+}
+
+
+class Augmenter:
+    """Source of normalised training batches of one part."""
+
+    def __init__(self, poses: Tensor, weights: Tensor, part: str, config: AugmentConfig) -> None:
+        """Takes the raw poses and measures their statistics.
+
+        Args:
+            poses: (N, D) raw vectors; body poses already with their mirror images.
+            weights: (N,) chance of each to be drawn, any scale.
+            part: 'body', 'hand' or 'face'.
+            config: how batches are widened.
+        """
+        self.config = config
+        self.part = part
+        self._poses = poses
+        self._cumulative = torch.cumsum(weights.double(), 0)
+        share = (weights / weights.sum())[:, None]
+        self.mean = (share * poses).sum(0)
+        spread = (share * (poses - self.mean) ** 2).sum(0).sqrt()
+        self._dead = spread < np.radians(0.5)
+        spread = torch.where(self._dead, torch.full_like(spread, config.dead_joint_sigma), spread)
+        self.std = spread.clamp(min=max(config.std_floor, 1e-6))
+        self._limbs = _limb_columns() if part == 'body' else []
+
+    @staticmethod
+    def from_packed(
+        packed: Mapping[str, np.ndarray], part: str, config: AugmentConfig
+    ) -> 'Augmenter':
+        """The part's array of a file of `training.pack`; body poses get their mirror images."""
+        poses = torch.from_numpy(packed[part]).float()
+        weights = torch.ones(len(poses))
+        if part == 'body':
+            weights = torch.from_numpy(packed['body_weight'])
+            poses, weights = torch.cat([poses, mirror_body(poses)]), torch.cat([weights, weights])
+        return Augmenter(poses, weights, part, config)
+
+    @property
+    def dim(self) -> int:
+        """Size D of a vector."""
+        return self._poses.shape[1]
+
+    def batch(self, count: int, generator: torch.Generator) -> Tensor:
+        """(count, D) normalised."""
+        poses = self._draw(count, generator)
+        recombined = torch.rand(count, generator=generator) < self.config.recombine_share
+        for columns in self._limbs:
+            mixed = recombined & (torch.rand(count, generator=generator) < 0.5)
+            poses[:, columns] = torch.where(
+                mixed[:, None], self._draw(count, generator)[:, columns], poses[:, columns]
+            )
+        x = (poses - self.mean) / self.std
+        noise = torch.randn(x.shape, generator=generator)
+        noisy = torch.rand((count, 1), generator=generator) < self.config.noise_share
+        x = x + noise * noisy * self.config.noise_sigma
+        dead = self._dead * self.config.dead_joint_sigma / self.std
+        return x + torch.randn(x.shape, generator=generator) * dead
+
+    def _draw(self, count: int, generator: torch.Generator) -> Tensor:
+        position = torch.rand(count, generator=generator, dtype=torch.float64)
+        index = torch.searchsorted(self._cumulative, position * self._cumulative[-1])
+        return self._poses[index.clamp(max=len(self._poses) - 1)]
+
+
+def mirror_body(poses: Tensor) -> Tensor:
+    """(N, 63) body poses seen in a mirror."""
+    order = skeleton.mirror_joints()[skeleton.BODY_JOINTS] - 1
+    sign = torch.as_tensor(skeleton.MIRROR_SIGN, dtype=poses.dtype)
+    return (poses.reshape(-1, len(order), 3)[:, order] * sign).reshape(poses.shape)
+
+
+def _limb_columns() -> list[Tensor]:
+    """Columns of the 63 body values that belong to each limb."""
+    first = skeleton.BODY_JOINTS.start
+    return [
+        torch.tensor([3 * (JOINT_INDEX[name] - first) + i for name in names for i in range(3)])
+        for names in LIMBS.values()
+    ]

@@ -1,0 +1,168 @@
+"""How well a prior cleans poses it never saw, against a plain Gaussian (Wiener) posterior.
+
+    python -m training.evaluate data/runs/body.safetensors
+
+Each pose x_0 is noised to x_t and brought back by one denoising step; the error is that of the
+returned pose, in degrees per joint and, for bodies, in millimetres of joint position with the
+pelvis fixed. The Gaussian has the mean and full covariance of what the network was trained on
+(widening included, which helps it on poses of another origin) and returns its exact posterior
+mean: what a network must beat to be worth its time.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from dposer_core import rotations, skeleton
+from dposer_core.prior.architecture import label_of
+from dposer_core.prior.checkpoint import PriorCheckpoint, load_checkpoint
+from dposer_core.prior.network import from_weights
+from dposer_core.prior.sde import SubVP
+from training.augment import AugmentConfig, Augmenter
+from training.pack import PACKED
+
+TIMES = (0.1, 0.15, 0.2, 0.3)
+
+
+def denoise_network(checkpoint: PriorCheckpoint, x_t: np.ndarray, t: float) -> np.ndarray:
+    """Normalised x_t (N, D) -> x_0 estimate (N, D) by the network."""
+    scaled = checkpoint.config.scale_by_sigma
+    network = from_weights(checkpoint.weights, scale_by_sigma=scaled)
+    x = torch.from_numpy(x_t.astype(np.float32))
+    with torch.no_grad():
+        eps = network(x, torch.full((len(x),), label_of(t)))
+    return SubVP().x0_hat(x, eps, t).numpy()
+
+
+def denoise_gaussian(
+    mean: np.ndarray, covariance: np.ndarray, x_t: np.ndarray, t: float
+) -> np.ndarray:
+    """Posterior mean of x_0 ~ N(mean, covariance) given x_t = alpha x_0 + sigma noise."""
+    alpha, sigma = SubVP().alpha(t), SubVP().sigma(t)
+    total = alpha**2 * covariance + sigma**2 * np.eye(len(mean))
+    gain = alpha * np.linalg.solve(total, covariance).T
+    return mean + (x_t - alpha * mean) @ gain.T
+
+
+def angle_error_deg(raw: np.ndarray, truth: np.ndarray) -> float:
+    """Mean angle between rotations of axis-angle vectors (N, 3 J), degrees."""
+    a = rotations.rotvec_to_rotmat(raw.reshape(-1, 3))
+    b = rotations.rotvec_to_rotmat(truth.reshape(-1, 3))
+    cosine = (np.einsum('nij,nij->n', a, b) - 1.0) / 2.0
+    return float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))).mean())
+
+
+def joint_error_mm(raw: np.ndarray, truth: np.ndarray, offsets: np.ndarray) -> float:
+    """Mean distance of body joints 1 to 21 with the pelvis fixed, millimetres."""
+    return float(
+        1000.0
+        * np.linalg.norm(body_joints(raw, offsets) - body_joints(truth, offsets), axis=-1).mean()
+    )
+
+
+def body_joints(body: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(N, 63) body pose -> (N, 21, 3) joint positions relative to the pelvis.
+
+    Args:
+        body: axis-angle of SMPL-X joints 1 to 21.
+        offsets: (55, 3) rest position of each joint relative to its parent, metres.
+    """
+    local = rotations.rotvec_to_rotmat(body.reshape(-1, 21, 3))
+    world = [np.broadcast_to(np.eye(3), (len(body), 3, 3))]
+    position = [np.zeros((len(body), 3))]
+    for joint in range(1, 22):
+        parent = skeleton.PARENTS[joint]
+        position.append(position[parent] + world[parent] @ offsets[joint])
+        world.append(world[parent] @ local[:, joint - 1])
+    return np.stack(position[1:], axis=1)
+
+
+def evaluate(
+    checkpoint: PriorCheckpoint,
+    training_x: np.ndarray,
+    tests: dict[str, np.ndarray],
+    offsets: np.ndarray | None,
+    seed: int = 0,
+) -> list[dict]:
+    """One row per test set and time: errors of network and Gaussian, noise drawn once for both.
+
+    Args:
+        checkpoint: the prior.
+        training_x: (M, D) normalised training vectors, for the Gaussian.
+        tests: name -> (N, D) raw vectors.
+        offsets: bone offsets for millimetres (body only), else None.
+        seed: of the noise.
+    """
+    normalizer = checkpoint.normalizer
+    mean, covariance = training_x.mean(0), np.cov(training_x, rowvar=False)
+    rows = []
+    for name, raw in tests.items():
+        x_0 = normalizer.normalize(raw.astype(np.float64))
+        for t in TIMES:
+            noise = np.random.default_rng(seed).normal(size=x_0.shape)
+            x_t = SubVP().add_noise(x_0, t, noise)
+            row = {'test': name, 't': t}
+            for method, estimate in (
+                ('network', denoise_network(checkpoint, x_t, t)),
+                ('gaussian', denoise_gaussian(mean, covariance, x_t, t)),
+            ):
+                back = normalizer.denormalize(estimate.astype(np.float64))
+                turns = skeleton.NUM_JOINTS * 3 if checkpoint.part != 'face' else 3
+                row[f'{method}_deg'] = angle_error_deg(back[:, :turns], raw[:, :turns])
+                row[f'{method}_x'] = float(np.sqrt(((estimate - x_0) ** 2).mean()))
+                if offsets is not None:
+                    row[f'{method}_mm'] = joint_error_mm(back, raw, offsets)
+            rows.append(row)
+    return rows
+
+
+def open_body_offsets() -> np.ndarray:
+    """(55, 3) bone offsets of the open body, metres."""
+    from dposer_core.body_model import load_body
+
+    joints = load_body('').tables.joint_template
+    return joints - np.where(skeleton.PARENTS[:, None] >= 0, joints[skeleton.PARENTS], 0.0)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('checkpoint', type=Path)
+    parser.add_argument('--data', type=Path, default=PACKED, help='file of training.pack')
+    parser.add_argument('--extra', type=Path, help='.npz with pose_samples (N, D) to measure on')
+    parser.add_argument('--mirror-extra', action='store_true', help='its hands are left hands')
+    parser.add_argument('--json', type=Path, help='write the figures here')
+    arguments = parser.parse_args()
+    checkpoint = load_checkpoint(arguments.checkpoint)
+    tests = {}
+    widening = AugmentConfig(**checkpoint.notes['run']['augment'])
+    with np.load(arguments.data) as packed:
+        data = Augmenter.from_packed(packed, checkpoint.part, widening)
+        training_x = data.batch(100_000, torch.Generator().manual_seed(0)).double().numpy()
+        if checkpoint.part == 'body':
+            tests = {'CMU 02, 03': packed['heldout_cmu'], 'HDM05': packed['heldout_hdm05'][::3]}
+    if arguments.extra:
+        with np.load(arguments.extra) as extra:
+            samples = extra['pose_samples']
+        if arguments.mirror_extra:
+            samples = samples * np.tile(skeleton.MIRROR_SIGN, samples.shape[1] // 3)
+        tests[arguments.extra.stem] = samples
+    offsets = open_body_offsets() if checkpoint.part == 'body' else None
+    rows = evaluate(checkpoint, training_x, tests, offsets)
+    table = Table(title=f'{arguments.checkpoint.name}: error after one denoising step')
+    for column in rows[0] if rows else ():
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(v if isinstance(v, str) else f'{v:.4g}' for v in row.values()))
+    Console().print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    main()
