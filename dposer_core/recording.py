@@ -69,7 +69,7 @@ def _observation(
         camera = None
     elif undistort is not None:
         points, confidence = clean(undistort(points), confidence)
-    return Observation(stamp_ns, points, confidence, camera, person.track_id)
+    return Observation(stamp_ns, points, confidence, camera, track_id=person.track_id)
 
 
 def read_npz(path: Path, layout: str | None = None) -> Recording:
