@@ -1,5 +1,8 @@
 """`wholebody.launch.py`, wherever ROS 2 has its launch packages (the pip wheels have none)."""
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -52,10 +55,16 @@ def test_launched_node_becomes_active_and_ends_cleanly(ros_domain: int) -> None:
         pytest.skip('the open body is not built: run `dposer body build`')
     # launch_testing's own runner: its pytest plugin does not know pytest 9.
     command = [sys.executable, '-m', 'launch_testing.launch_test']
-    result = subprocess.run(
+    runner = subprocess.Popen(
         [*command, str(Path(__file__).with_name('wholebody_launch.py'))],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=240,
+        start_new_session=True,
     )
-    assert result.returncode == 0, result.stdout + result.stderr
+    try:
+        output, _ = runner.communicate(timeout=150)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(runner.pid, signal.SIGKILL)
+    assert runner.returncode == 0, output

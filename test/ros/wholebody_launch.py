@@ -1,5 +1,6 @@
 """Run by launch_testing (see test_launch.py): the launch file brings the node to life."""
 
+import os
 import time
 import unittest
 from pathlib import Path
@@ -17,13 +18,17 @@ from lifecycle_msgs.srv import GetState
 LAUNCH_FILE = Path(__file__).resolve().parents[2] / 'launch' / 'wholebody.launch.py'
 NAMESPACE = 'launched'
 NODE = f'/{NAMESPACE}/dposer_wholebody'
-ACTIVE_SECONDS = 120.0  # compiling the kernels for the first time takes most of it
+ACTIVE_SECONDS = 90.0  # compiling the kernels for the first time takes most of it
 
 
 def generate_test_description() -> LaunchDescription:
     wholebody = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(LAUNCH_FILE)),
-        launch_arguments={'namespace': NAMESPACE, 'keypoints_topic': 'points'}.items(),
+        launch_arguments={
+            'namespace': NAMESPACE,
+            'keypoints_topic': 'points',
+            'prior_checkpoint': os.environ.get('LAUNCH_TEST_PRIOR', ''),
+        }.items(),
     )
     # KeepAliveProc: the tests go on when the node dies, and fail with a reason.
     return LaunchDescription([wholebody, KeepAliveProc(), launch_testing.actions.ReadyToTest()])
@@ -51,7 +56,7 @@ class TestRunning(unittest.TestCase):
         self.assertEqual(state, State.PRIMARY_STATE_ACTIVE)
 
     def test_node_listens_to_the_remapped_topic(self) -> None:
-        topic, deadline = f'/{NAMESPACE}/points', time.monotonic() + ACTIVE_SECONDS
+        topic, deadline = f'/{NAMESPACE}/points', time.monotonic() + 10.0
         while not self.node.count_subscribers(topic) and time.monotonic() < deadline:
             time.sleep(0.2)
         self.assertEqual(self.node.count_subscribers(topic), 1)
