@@ -40,7 +40,7 @@ NODE_STAGES = ('age_in', 'queue', 'preprocess', 'fit', 'postprocess', 'publish',
 
 def make_report(recording: DemoRecording, run: RunRecord, body: Body) -> dict:
     """All figures of one run, ready for JSON. Milliseconds, pixels, shares in [0, 1]."""
-    states = [state for people in recording.states.values() for state in people]
+    states = [state for stamp in answered_stamps(recording) for state in recording.states[stamp]]
     report = {
         'model': body.tables.name,
         'frames': frame_counts(recording, run),
@@ -54,9 +54,14 @@ def make_report(recording: DemoRecording, run: RunRecord, body: Body) -> dict:
     return report
 
 
+def answered_stamps(recording: DemoRecording) -> list[int]:
+    """Stamps of keypoint frames with an answer; in silence there are other, predicted states."""
+    return [stamp for stamp in sorted(recording.keypoints) if stamp in recording.states]
+
+
 def frame_counts(recording: DemoRecording, run: RunRecord) -> dict[str, float]:
     """How many frames came in, were answered, and where the others went."""
-    answered = sorted(recording.states)
+    answered = answered_stamps(recording)
     seconds = (answered[-1] - answered[0]) * 1e-9 if len(answered) > 1 else 0.0
     detected = len(recording.keypoints)
     return {
@@ -64,9 +69,10 @@ def frame_counts(recording: DemoRecording, run: RunRecord) -> dict[str, float]:
         'with_keypoints': detected,
         'without_people': sum(not k.people for k in recording.keypoints.values()),
         'answered': len(answered),
-        'with_state': sum(bool(people) for people in recording.states.values()),
+        'with_state': sum(bool(recording.states[stamp]) for stamp in answered),
+        'predicted_in_silence': len(recording.states) - len(answered),
         'dropped_before_the_node': run.played - detected,
-        'dropped_by_the_node': sum(stamp not in recording.states for stamp in recording.keypoints),
+        'dropped_by_the_node': detected - len(answered),
         'answered_share_of_keypoints': len(answered) / max(detected, 1),
         'rate_hz': (len(answered) - 1) / seconds if seconds > 0 else 0.0,
     }
@@ -99,7 +105,7 @@ def joint_sources(states: Sequence[StateRecord]) -> dict[str, dict[str, float]]:
 def jitter(recording: DemoRecording) -> float | None:
     """Median acceleration of the main person's 22 body joints, over consecutive frames."""
     runs: list[list[StateRecord]] = [[]]
-    for stamp in sorted(recording.states):
+    for stamp in answered_stamps(recording):
         people = recording.states[stamp]
         last = runs[-1][-1] if runs[-1] else None
         if not people:
@@ -151,9 +157,9 @@ def _matches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, float]]:
     """Every detection with the state nearest to it: points, confidence, projection, height."""
     camera, tables = recording.camera, body.tables
-    for stamp, people in recording.states.items():
-        detections = recording.keypoints[stamp].people if stamp in recording.keypoints else []
-        for raw, confidence in detections:
+    for stamp in answered_stamps(recording):
+        people = recording.states[stamp]
+        for raw, confidence in recording.keypoints[stamp].people:
             points = recording.undistort(raw)
             best = None
             for state in people:

@@ -87,10 +87,10 @@ def record_run(
                 'recorder', 'dposer_ros.demo.recorder', str(bag), '--frames', str(source.frames)
             )
             children.start('node', 'dposer_ros.cli', 'up', 'wholebody', *node_arguments)
-            waits = 'keypoints:2'
+            waits = 'keypoints:2'  # the node and the recorder
             if source.with_detector:
                 children.start('detector', 'dposer_ros.demo.detector')
-                waits = 'image:2,keypoints:2'
+                waits = 'image:2,camera_info:2,keypoints:2'
             player = children.start(
                 'player',
                 source.module,
