@@ -180,7 +180,7 @@ def _observation(
 def _usable_points(
     person: PersonKeypoints, dim: int
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Points (K, dim) with NaN where unusable, confidence (K,) and sigma (K,), None if left out."""
+    """Points (K, dim), NaN where unusable; confidence (K,) and sigma (K,), None if left out."""
     flat = np.array(person.points, dtype=np.float64)
     if flat.size == 0 or flat.size % dim:
         raise Refused('count', f'{flat.size} coordinates: expected a positive multiple of {dim}')

@@ -85,7 +85,7 @@ class WholeBodyNode(LifecycleNode):
         super().__init__('dposer_wholebody', **kwargs)
         self.error = ''
         self._fitter_factory = fitter_factory
-        self._parameters = NodeParameters(self, lambda: self._model is not None)
+        self._settings = NodeParameters(self, lambda: self._model is not None)
         self.refusals = Refusals(self.get_logger())
         self._diagnostics = Diagnostics(self.get_name(), self.refusals)
         self._model: LiveModel | None = None
@@ -101,7 +101,7 @@ class WholeBodyNode(LifecycleNode):
     @property
     def autostart(self) -> bool:
         """Whether the node is to configure and activate itself."""
-        return self._parameters.node.autostart
+        return self._settings.node.autostart
 
     @property
     def has_camera(self) -> bool:
@@ -116,7 +116,7 @@ class WholeBodyNode(LifecycleNode):
         now_ns = self.get_clock().now().nanoseconds
         age = (now_ns - stamp_ns) * 1e-9
         self._diagnostics.arrived(stamp_ns, age, msg.seq)
-        self._gate.admit(stamp_ns, now_ns, self._parameters.core.input)
+        self._gate.admit(stamp_ns, now_ns, self._settings.core.input)
         self._worker.put(Arrival(msg, FrameTimes(age)))
 
     @guarded
@@ -188,13 +188,13 @@ class WholeBodyNode(LifecycleNode):
             return False
         self._published_ns = stamp_ns
         self._outputs.publish(
-            results, header, times, self._counters(), self._parameters.node.publish_tf
+            results, header, times, self._counters(), self._settings.node.publish_tf
         )
         return True
 
     def _live_config(self) -> Config:
         """The parameters as they are now, known to the fitter too."""
-        config = self._parameters.core
+        config = self._settings.core
         if config is not self._fitted_config:
             self._model.fitter.configure(config)
             self._fitted_config = config
@@ -218,9 +218,9 @@ class WholeBodyNode(LifecycleNode):
     def on_configure(self) -> None:
         """Load and warm up; afterwards every frame takes its usual time."""
         self._free()
-        self._parameters.check()
+        self._settings.check()
         begin = time.perf_counter()
-        self._fitted_config = self._parameters.core
+        self._fitted_config = self._settings.core
         model = self._fitter_factory(self._fitted_config)
         self._outputs = Outputs(self, model.info, model.rest_joints, self.refusals.add)
         self._model = model
@@ -323,9 +323,8 @@ class WholeBodyNode(LifecycleNode):
         details = dict(self._model.details if self._model else {}, error=self.error)
         state = 'active' if self._worker else ('inactive' if self._model else 'unconfigured')
         dropped = self._counters().dropped_inputs
-        parameters = self._parameters
         report = self._diagnostics.report(
-            state, details, dropped, parameters.core, parameters.node
+            state, details, dropped, self._settings.core, self._settings.node
         )
         report.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics_pub.publish(report)

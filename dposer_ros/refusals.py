@@ -62,8 +62,11 @@ class Refusals:
             if now - self._logged.get(cause, -WARN_PERIOD) < WARN_PERIOD:
                 return
             self._logged[cause] = now
-        log = self._logger.error if cause in ERROR_CAUSES else self._logger.warning
-        log(f'{cause} ({count} so far): {message}')
+        text = f'{cause} ({count} so far): {message}'
+        if cause in ERROR_CAUSES:  # rclpy allows one severity per line of code
+            self._logger.error(text)
+        else:
+            self._logger.warning(text)
 
     def add_error(self, cause: str, error: Exception) -> None:
         """Count an exception: a refusal under its own cause, others with their traceback."""

@@ -76,7 +76,11 @@ class Probe(Node):
             ('/dposer_wholebody/timing', FitStats, BEST_EFFORT),
             ('/diagnostics', DiagnosticArray, 50),
         ):
-            self.create_subscription(kind, topic, lambda msg, t=topic: self._keep(t, msg), qos)
+            self.listen(topic, kind, qos)
+
+    def listen(self, topic: str, kind: type, qos: QoSProfile | int = 50) -> None:
+        """Keep what comes on the topic."""
+        self.create_subscription(kind, topic, lambda msg: self._keep(topic, msg), qos)
 
     def _keep(self, topic: str, msg) -> None:
         self.received[topic].append(msg)
@@ -90,6 +94,9 @@ class Probe(Node):
         stamp_ns = self.now_ns() - int(age * 1e9)
         self.keypoints.publish(frame(*people, stamp_ns=stamp_ns, **kwargs))
         return stamp_ns
+
+    def send_camera(self, **kwargs) -> None:
+        self.camera.publish(camera_info(**kwargs))
 
     def states(self) -> list[SmplxState]:
         return self.received['/human/smplx_state']
@@ -160,13 +167,17 @@ def node_and_probe(fitter_factory, **overrides) -> Iterator[tuple[WholeBodyNode,
 
 
 @contextmanager
-def active_node(fitter_factory, **overrides) -> Iterator[tuple[WholeBodyNode, Probe]]:
-    """As `node_and_probe`, with the node active, discovered, and a camera known."""
+def active_node(
+    fitter_factory, camera: bool = True, **overrides
+) -> Iterator[tuple[WholeBodyNode, Probe]]:
+    """As `node_and_probe`, with the node active, discovered, and a camera known if asked for."""
     with node_and_probe(fitter_factory, **overrides) as (node, probe):
         assert node.start()
-        wait_for(lambda: probe.keypoints.get_subscription_count() == 1, what='discovery')
+        # A frame far too old tells that the node hears us, and leaves no trace but its counter.
+        wait_for(lambda: bool(probe.send(age=60.0)) and node.refusals.total > 0, what='discovery')
         wait_for(lambda: probe.count_publishers('/human/smplx_state') == 1, what='discovery')
-        time.sleep(0.1)  # the other direction of the match cannot be asked for
-        probe.camera.publish(camera_info())
-        wait_for(lambda: node.has_camera, what='camera_info')
+        if camera:
+            wait_for(lambda: probe.send_camera() or node.has_camera, what='camera_info')
+        time.sleep(0.1)  # what is still on its way
+        node.refusals.clear()
         yield node, probe
