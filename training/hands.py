@@ -22,13 +22,14 @@ def _direction(azimuth_deg: float, elevation_deg: float = 0.0) -> np.ndarray:
     return np.array([-np.cos(azimuth) * across, np.sin(elevation), np.sin(azimuth) * across])
 
 
-# Bone directions of the flat hand: straight fingers, slightly spread; the thumb half out.
+# Bone directions of the flat hand: straight fingers, slightly spread; the thumb half out. They are
+# those of the open body's rest pose to 2 degrees.
 FLAT_HAND = np.stack(
     [
-        _direction(4.0),
-        _direction(-1.0),
-        _direction(-16.0),
-        _direction(-8.0),
+        _direction(6.0),
+        _direction(0.0),
+        _direction(-12.0),
+        _direction(-6.0),
         _direction(42.0, -14.0),
     ]
 )

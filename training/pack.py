@@ -49,7 +49,7 @@ class PackConfig:
     seed: int = 42
 
 
-def pack(root: Path, path: Path, config: PackConfig, faces: FaceGeneratorConfig) -> dict:
+def pack(root: Path, path: Path, config: PackConfig) -> dict:
     """Write `path` from the archives under `root`; returns what was kept of what."""
     heldout = [
         retarget(motion).body
@@ -80,12 +80,19 @@ def pack(root: Path, path: Path, config: PackConfig, faces: FaceGeneratorConfig)
     hdm05 = np.concatenate([retarget(motion).body for motion in read_clips('hdm05_asf_amc', root)])
 
     _, anchors = load_anchors(archive_folder('hands_handy', root))
-    hands = generate_hands(anchors, config.num_hands, rng, HandGeneratorConfig())
+    hands = generate_hands(
+        anchors,
+        config.num_hands,
+        np.random.default_rng([config.seed, 1]),
+        HandGeneratorConfig(),
+    )
+    face_rng = np.random.default_rng([config.seed, 2])
+    faces = generate_faces(config.num_faces, face_rng, FaceGeneratorConfig())
     arrays = {
         'body': np.concatenate(bodies).astype(np.float32),
         'body_weight': np.array(weights, dtype=np.float32),
         'hand': hands.reshape(-1, 45).astype(np.float32),
-        'face': generate_faces(config.num_faces, rng, faces).astype(np.float32),
+        'face': faces.astype(np.float32),
         'heldout_cmu': np.concatenate(heldout).astype(np.float32),
         'heldout_hdm05': hdm05.astype(np.float32),
     }
@@ -119,16 +126,11 @@ def _without_duplicates(body: np.ndarray, config: PackConfig) -> np.ndarray:
     return body[kept]
 
 
-if __name__ == '__main__':
+def main() -> None:
+    """Command line: pack what `configs/data.yaml` says."""
     settings = yaml.safe_load((Path(__file__).parent / 'configs' / 'data.yaml').read_text())
-    print(
-        json.dumps(
-            pack(
-                DEFAULT_ROOT,
-                PACKED,
-                PackConfig(**settings['pack']),
-                FaceGeneratorConfig(**settings['faces']),
-            ),
-            indent=2,
-        )
-    )
+    print(json.dumps(pack(DEFAULT_ROOT, PACKED, PackConfig(**settings)), indent=2))
+
+
+if __name__ == '__main__':
+    main()
