@@ -181,7 +181,7 @@ def draw_keypoints(
         for a, b in _HAND_LINES:
             _line(canvas, points, seen, first + a, first + b, 1)
     for k in np.flatnonzero(seen):
-        radius = thick + 1 if k < 23 else 1
+        radius = thick + 1.0 if k < 23 else 0.6 if k in _FACE else 1.0
         _dot(canvas, points[k], radius, _point_color(int(k)))
     return canvas
 
@@ -221,8 +221,10 @@ def _line(
         cv2.line(canvas, _pixel(points[a]), _pixel(points[b]), color, thick, cv2.LINE_AA, 3)
 
 
-def _dot(canvas: np.ndarray, point: np.ndarray, radius: int, color: tuple[int, int, int]) -> None:
-    cv2.circle(canvas, _pixel(point), radius * 8, color, -1, cv2.LINE_AA, 3)
+def _dot(
+    canvas: np.ndarray, point: np.ndarray, radius: float, color: tuple[int, int, int]
+) -> None:
+    cv2.circle(canvas, _pixel(point), round(radius * 8), color, -1, cv2.LINE_AA, 3)
 
 
 def _pixel(point: np.ndarray) -> tuple[int, int]:

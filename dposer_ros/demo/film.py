@@ -1,12 +1,13 @@
 """demo.mp4 and demo.png from a recording."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dposer_core.body_model import Body
-from dposer_core.state import Source
+from dposer_core.state import Source, Status
 from dposer_core.video import VideoWriter
 from dposer_ros.demo.bag import DemoRecording, KeypointRecord, StateRecord
 from dposer_ros.demo.pictures import (
@@ -95,20 +96,26 @@ def write_picture(recording: DemoRecording, body: Body, path: Path, rows: int = 
 
 
 def moments(recording: DemoRecording, count: int) -> list[int]:
-    """Stamps of `count` answered images spread over time: the best-observed of each stretch."""
+    """Stamps of `count` answered images, one of each stretch of the clip.
+
+    In turn the one with most joints seen, and the one with most joints completed by the prior.
+    """
     usable = [s for s in sorted(recording.states) if recording.states[s] and s in recording.images]
-    stretches = [s for s in np.array_split(np.array(usable, dtype=np.int64), count) if len(s)]
+    stretches = [s.tolist() for s in np.array_split(np.array(usable, np.int64), count) if len(s)]
+    wanted = itertools.cycle((Source.OBSERVED, Source.COMPLETED))
 
-    def observed(stamp: int) -> int:
-        source = main_first(recording.states[stamp])[0].source
-        return int((source == Source.OBSERVED).sum())
+    def share(stamp: int, source: Source) -> int:
+        return int((main_first(recording.states[stamp])[0].source == source).sum())
 
-    return [max((int(s) for s in stretch), key=observed) for stretch in stretches]
+    return [
+        max(stretch, key=lambda s: share(s, next_one))
+        for stretch, next_one in zip(stretches, wanted, strict=False)
+    ]
 
 
 def main_first(people: Sequence[StateRecord]) -> list[StateRecord]:
-    """The people of one moment, the nearest one first."""
-    return sorted(people, key=lambda state: float(state.joints[0, 2]))
+    """The people of one moment: the seen before the predicted, then by distance."""
+    return sorted(people, key=lambda s: (s.status >= Status.PREDICTED, float(s.joints[0, 2])))
 
 
 def _pose_panels(

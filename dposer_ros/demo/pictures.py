@@ -24,7 +24,7 @@ from dposer_core.render import (
 )
 from dposer_core.state import Status
 
-BODY_EXTENT = 2.3  # metres shown by the shorter side of the side view
+BODY_EXTENT = (1.5, 2.3)  # metres shown at least in the side view, across and up
 HAND_EXTENT = 0.27  # metres shown by a hand's picture
 SIDES = ('left', 'right')
 
@@ -68,7 +68,9 @@ class Painter:
 
     def side(self, mesh: Mesh, pose: Pose, size: tuple[int, int]) -> np.ndarray:
         """The body from its right, that is with the camera to the left of the picture."""
-        return draw_from_side(mesh, pose.joints[0], BODY_EXTENT, size)
+        across, up = BODY_EXTENT
+        extent = min(size) * max(across / size[0], up / size[1])
+        return draw_from_side(mesh, pose.joints[0], extent, size)
 
     def hand(self, mesh: Mesh, pose: Pose, side: str, size: tuple[int, int]) -> np.ndarray:
         """One hand and its forearm alone, as the camera would see them from near by."""
@@ -132,7 +134,7 @@ def around(points: np.ndarray, image: np.ndarray, size: tuple[int, int]) -> Wind
         return everything
     height, width = image.shape[:2]
     low, high = points.min(axis=0), points.max(axis=0)
-    extent = np.maximum(1.5 * (high - low), 60.0)
+    extent = np.maximum(1.4 * (high - low), 60.0)
     scale = max(min(size[0] / extent[0], size[1] / extent[1]), everything.scale)
     shown = np.array(size) / scale
     corner = np.clip((low + high) / 2 - shown / 2, 0.0, np.maximum((width, height) - shown, 0.0))
@@ -240,12 +242,12 @@ def compose_rows(rows: Sequence[dict[str, np.ndarray]], captions: Sequence[str])
 
 def row_sizes(width: int, height: int) -> dict[str, tuple[int, int]]:
     """Panel sizes of a row of the still picture."""
-    tall = 270 if width >= height else 420
-    picture = (_even(tall * width / height), tall)
+    tall = 300 if width >= height else 420
+    picture = (_even(tall * min(1.2, width / height)), tall)
     return {
         'input': picture,
         'overlay': picture,
-        'side': (_even(tall * 0.8), tall),
+        'side': (_even(tall * 0.75), tall),
         'left': (_even(tall * 0.8), tall),
         'right': (_even(tall * 0.8), tall),
     }

@@ -167,7 +167,9 @@ def _matches(
                     state.pose_rotvec, state.betas, state.expression, state.transl
                 )[0]
                 projected = camera.project(landmarks)
-                error = np.nanmedian(np.linalg.norm((points - projected)[:17], axis=1))
+                distance = np.linalg.norm((points - projected)[:17], axis=1)
+                known = distance[np.isfinite(distance)]
+                error = np.median(known) if len(known) else np.inf
                 coefficients = np.concatenate([state.betas, state.expression])
                 stature = tables.height_template + tables.height_dirs @ coefficients
                 height_px = stature * camera.fy / max(state.joints[0, 2], 0.1)
