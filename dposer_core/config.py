@@ -60,7 +60,7 @@ class PriorConfig:
     checkpoint: str = param('wholebody', 'shipped prior by name, or a path to a .safetensors file')
     backend: str = param('auto', 'denoiser back end', choices=('auto', 'onnxruntime', 'torch'))
     weight: float = param(
-        2.0, 'precision per normalised pose dimension; 0 switches the prior off', low=0.0, high=100.0, live=True
+        6.0, 'precision per normalised pose dimension; 0 switches the prior off', low=0.0, high=100.0, live=True
     )
     t_max: float = param(0.15, 'diffusion time of the first iteration', low=0.005, high=1.0, live=True)
     t_min: float = param(0.05, 'diffusion time of the last iteration', low=0.001, high=1.0, live=True)
@@ -82,16 +82,16 @@ class FitConfig:
     )
     sigma_m: float = param(0.01, 'noise of 3D points (1 sigma)', unit='m', low=0.0001, high=1.0, live=True)
     robust_scale: float = param(
-        4.0, 'Geman-McClure scale in sigmas; residuals far beyond it stop counting', low=0.5, high=1000.0, live=True
+        10.0, 'Geman-McClure scale in sigmas; residuals far beyond it stop counting', low=0.5, high=1000.0, live=True
     )
     acceleration_body: float = param(
-        60.0, 'expected angular acceleration of body joints (1 sigma)', unit='rad/s^2', low=0.1, high=1e5, live=True
+        25.0, 'expected angular acceleration of body joints (1 sigma)', unit='rad/s^2', low=0.1, high=1e5, live=True
     )
     acceleration_hand: float = param(
         150.0, 'expected angular acceleration of finger joints (1 sigma)', unit='rad/s^2', low=0.1, high=1e5, live=True
     )
     acceleration_root: float = param(
-        15.0, 'expected acceleration of the pelvis (1 sigma)', unit='m/s^2', low=0.1, high=1e4, live=True
+        5.0, 'expected acceleration of the pelvis (1 sigma)', unit='m/s^2', low=0.1, high=1e4, live=True
     )
     freeze_betas_after: float = param(
         3.0, 'betas stop changing after this much evidence', unit='s', low=0.0, high=1e6, live=True

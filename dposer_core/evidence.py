@@ -29,6 +29,8 @@ _MIN_INLIER = 0.1  # IRLS weight below which a point is not evidence (1.5 robust
 
 def point_sigma(observation: Observation, config: FitConfig, height_px: float) -> np.ndarray:
     """(133,) standard deviation of the points, px (2D; from the person's height in px) or m."""
+    if observation.sigma is not None:
+        return observation.sigma
     scale = config.sigma_m if observation.dim == 3 else config.sigma_px_relative * height_px
     return POINT_SIGMA * scale
 

@@ -28,6 +28,7 @@ _NUM_CANDIDATES = 4  # cold start: placements refined side by side
 _CANDIDATE_ITERATIONS = 4
 _MAX_ROTATION_STEP = 0.7  # rad per iteration: Gauss-Newton is trusted no further
 _MAX_PELVIS_STEP = 0.5  # m
+_WIDENING = 8.0  # of the robust scale at the first iteration of a frame, 1 at the last
 _CONVERGED = 2e-3  # rad and m, largest change of the newest frame
 _RIDGE = 0.02  # precision of joint angles (rad^-2) where there is no prior: keeps equations regular
 _HEIGHT_SIGMA = 0.01  # m, of a known person height
@@ -195,7 +196,8 @@ class PoseFitter:
             first = max(0, len(self._window.frames) - (relinearise if s == 0 else 1))
             # Truncated schedule, PROTOCOLS fact 5: the last step is at t_min.
             t = prior.t_min + (count - s - 1) / count * (prior.t_max - prior.t_min)
-            self._linearise(self._window.frames[first:], t, noise)
+            widening = _WIDENING ** ((count - s - 1) / max(count - 1, 1))
+            self._linearise(self._window.frames[first:], t, widening, noise)
             self._window.solve(first)
             for frame in self._window.frames[first:]:
                 frame.delta = _limited(frame.delta)
@@ -203,8 +205,14 @@ class PoseFitter:
                 break
         return s + 1
 
-    def _linearise(self, frames: Sequence[Frame], t: float, noise: np.random.Generator) -> None:
-        """Move each frame to its estimate and build its own terms there."""
+    def _linearise(
+        self, frames: Sequence[Frame], t: float, widening: float, noise: np.random.Generator
+    ) -> None:
+        """Move each frame to its estimate and build its own terms there.
+
+        `widening` of the robust scale holds for the newest frame only: it starts from a prediction
+        that a fast hand leaves far behind, and must not take the true points for outliers.
+        """
         for frame in frames:
             frame.at = frame.estimate
             frame.delta = np.zeros_like(frame.delta)
@@ -212,7 +220,7 @@ class PoseFitter:
         targets = self._denoised(frames, rotvecs, t, noise)
         for frame, rotvec, target in zip(frames, rotvecs, targets, strict=True):
             frame.hessian[:], frame.gradient[:] = 0.0, 0.0
-            self._add_data(frame)
+            self._add_data(frame, widening if frame is self._window.frames[-1] else 1.0)
             self._add_prior(frame, rotvec, target)
             self._add_shape(frame)
 
@@ -229,7 +237,7 @@ class PoseFitter:
         x = ((x - self._mean) * self._inverse_std).astype(np.float32)
         return self._prior.denoise(x, t, noise.standard_normal(x.shape, dtype=np.float32)).astype(float)
 
-    def _add_data(self, frame: Frame) -> None:
+    def _add_data(self, frame: Frame, widening: float) -> None:
         seen: _Evidence = frame.payload
         posed = self._pose(frame.at)
         seen.precision = evidence.precision(
@@ -237,8 +245,8 @@ class PoseFitter:
             self._height_px(seen, frame.at),
         )  # fmt: skip
         seen.cost_data, seen.inlier, _, seen.error = self.kinematics.normal_equations(
-            posed, seen.observation.points, seen.precision, self.config.fit.robust_scale,
-            seen.camera, frame.hessian, frame.gradient,
+            posed, seen.observation.points, seen.precision,
+            widening * self.config.fit.robust_scale, seen.camera, frame.hessian, frame.gradient,
         )  # fmt: skip
 
     def _add_prior(self, frame: Frame, rotvecs: np.ndarray, target: np.ndarray) -> None:

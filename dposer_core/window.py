@@ -123,7 +123,7 @@ class _Marginal:
 
 
 def _add_diagonal(matrix: np.ndarray, values: np.ndarray) -> None:
-    matrix.ravel()[:: matrix.shape[1] + 1] += values
+    np.einsum('ii->i', matrix)[...] += values
 
 
 @njit(cache=True)

@@ -18,8 +18,8 @@ from dposer_core.observation import NUM_POINTS, Observation
 from training.data.heldout import load_excerpts
 
 CAMERA = PinholeCamera(fx=900.0, fy=900.0, cx=480.0, cy=270.0, width=960, height=540)
-_CAMERA_HEIGHT = 1.4  # m
-_DISTANCE = 3.2  # m, plus the extent of the motion
+_CAMERA_HEIGHT = 1.0  # m
+_DISTANCE = 4.0  # m, plus the extent of the motion
 _KEY_SECONDS = 0.5  # between random finger and face poses
 _MAX_BETA = 2.0
 _LOWER_BODY = np.r_[11:23]
@@ -94,7 +94,8 @@ def _observe(
         confidence[~inside] = 0.0
     confidence[scenario.hidden] = 0.0
     points = np.where(confidence[:, None] > 0.0, points, 0.0)
-    return Observation(stamp_ns, points, confidence, CAMERA if scenario.dim == 2 else None)
+    camera = CAMERA if scenario.dim == 2 else None
+    return Observation(stamp_ns, points, confidence, camera, np.full(NUM_POINTS, scenario.noise))
 
 
 def _in_camera(

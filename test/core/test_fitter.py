@@ -1,0 +1,153 @@
+"""The live fitter on motion that is known exactly."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from dposer_core import skeleton
+from dposer_core.body_model import load_body
+from dposer_core.config import Config, from_mapping
+from dposer_core.evidence import LEFT_HAND_POINTS
+from dposer_core.fitter import PoseFitter
+from dposer_core.prior.runtime import load_prior
+from dposer_core.state import Quality, Source, Status
+from test.swaying import FRAME_NS, mpjpe_mm, swaying
+
+
+@pytest.fixture(scope='module')
+def tables():
+    """The open body, as built by `make setup`."""
+    return load_body().tables
+
+
+@pytest.fixture(scope='module')
+def prior():
+    """The shipped whole-body prior."""
+    return load_prior('wholebody')
+
+
+def _hide(observation, points):
+    confidence = observation.confidence.copy()
+    confidence[points] = 0.0
+    return dataclasses.replace(observation, confidence=confidence)
+
+
+def _is_finite(state) -> bool:
+    arrays = [value for value in vars(state).values() if isinstance(value, np.ndarray)]
+    return all(np.isfinite(array).all() for array in arrays)
+
+
+def test_3d_points_give_the_pose_back(tables, prior) -> None:
+    """5 mm noise on every point: the body joints come out within 15 mm after half a second."""
+    fitter = PoseFitter(tables, prior, from_mapping({'fit.sigma_m': 0.005}))
+    for truth, observation in swaying(tables, 20, dim=3, noise=0.005):
+        result = fitter.step(observation)
+    assert mpjpe_mm(result.state.joints, truth) < 15.0
+    assert np.linalg.norm(result.state.joints[0] - truth[0]) < 0.015
+
+
+@pytest.mark.parametrize('heading', np.arange(8) * np.pi / 4)
+def test_cold_start_finds_any_heading_in_2d(tables, prior, heading: float) -> None:
+    """Pixels only, 2 px noise. A flipped body would be over 100 mm wrong."""
+    fitter = PoseFitter(tables, prior, Config())
+    for truth, observation in swaying(tables, 12, noise=2.0, heading=heading):
+        result = fitter.step(observation)
+    assert mpjpe_mm(result.state.joints, truth) < 70.0
+
+
+def test_known_height_fixes_the_distance(tables, prior) -> None:
+    """2D alone cannot tell a tall person far away from a short one near by."""
+    betas = np.zeros(skeleton.NUM_BETAS)
+    betas[0] = 2.0
+    height = float(tables.height_template + tables.height_dirs[: skeleton.NUM_BETAS] @ betas)
+    errors = {}
+    for known in (0.0, height):
+        fitter = PoseFitter(tables, prior, from_mapping({'model.person_height': known}))
+        for truth, observation in swaying(tables, 12, noise=2.0, betas=betas):
+            result = fitter.step(observation)
+        errors[known] = np.linalg.norm(result.state.joints[0] - truth[0])
+    assert errors[height] < 0.1
+    assert errors[height] < errors[0.0]
+
+
+def test_hidden_hand_is_completed_and_says_so(tables, prior) -> None:
+    """Visible, then hidden: fingers of that hand become COMPLETED, the time since evidence grows."""
+    fitter = PoseFitter(tables, prior, Config())
+    for k, (_, observation) in enumerate(swaying(tables, 20, noise=1.0)):
+        result = fitter.step(_hide(observation, LEFT_HAND_POINTS) if k >= 10 else observation)
+    source = result.state.source
+    assert (source[skeleton.LEFT_HAND_JOINTS] == Source.COMPLETED).all()
+    assert (source[skeleton.RIGHT_HAND_JOINTS] <= Source.PARTIAL).all()
+    assert result.hand_occluded_s[0] == pytest.approx(10 * FRAME_NS * 1e-9)
+    assert result.hand_occluded_s[1] == 0.0
+    hidden = result.state.position_sigma[skeleton.LEFT_HAND_JOINTS].mean()
+    seen = result.state.position_sigma[skeleton.RIGHT_HAND_JOINTS].mean()
+    assert hidden > seen
+
+
+def test_same_input_same_bytes(tables, prior) -> None:
+    """Replay is deterministic: no clock, noise keyed by seed and stamp."""
+    outputs = []
+    for _ in range(2):
+        fitter = PoseFitter(tables, prior, Config(), seed=3)
+        for _, observation in swaying(tables, 10, noise=2.0):
+            result = fitter.step(observation)
+        outputs.append(result.state.pose_rotvec.tobytes() + result.state.transl.tobytes())
+    assert outputs[0] == outputs[1]
+
+
+def test_too_few_points_are_predicted(tables, prior) -> None:
+    """Three body points are no fit: the motion is extrapolated, nothing counts as observed."""
+    fitter = PoseFitter(tables, prior, Config())
+    for k, (_, observation) in enumerate(swaying(tables, 8, noise=1.0)):
+        before = fitter.last
+        result = fitter.step(_hide(observation, slice(3, None)) if k == 7 else observation)
+    assert result.status == Status.PREDICTED
+    assert result.observed_fraction == 0.0
+    assert (result.state.position_sigma > before.state.position_sigma).all()
+    assert set(np.delete(result.state.source, [23, 24])) == {Source.PREDICTED}
+
+
+def test_nothing_is_known_before_the_first_evidence(tables, prior) -> None:
+    """No state is invented from an empty picture."""
+    fitter = PoseFitter(tables, prior, Config())
+    _, observation = next(swaying(tables, 1))
+    assert fitter.step(_hide(observation, slice(None))) is None
+    assert fitter.predict(observation.stamp_ns + FRAME_NS) is None
+
+
+def test_out_of_time_the_best_state_so_far_is_returned(tables, prior) -> None:
+    """A budget of nothing still answers, after one iteration, and says that it was cut."""
+    fitter = PoseFitter(tables, prior, Config())
+    for k, (_, observation) in enumerate(swaying(tables, 6, noise=2.0)):
+        result = fitter.step(observation, budget_s=0.0 if k else None)
+    assert result.stats.iterations == 1
+    assert result.quality in (Quality.FULL, Quality.REDUCED)
+    assert result.quality == Quality.REDUCED or result.stats.converged
+    assert _is_finite(result.state)
+
+
+def test_wild_outliers_stay_finite_and_harmless(tables, prior) -> None:
+    """A third of the points anywhere up to a million pixels away."""
+    rng = np.random.default_rng(5)
+    fitter = PoseFitter(tables, prior, Config())
+    for k, (truth, observation) in enumerate(swaying(tables, 20, noise=1.0)):
+        if k >= 10:
+            wild = rng.random(133) < 0.33
+            points = np.where(wild[:, None], rng.uniform(-1e6, 1e6, (133, 2)), observation.points)
+            observation = dataclasses.replace(observation, points=points)
+        result = fitter.step(observation)
+        assert _is_finite(result.state)
+    assert mpjpe_mm(result.state.joints, truth) < 100.0
+
+
+def test_betas_freeze_after_the_configured_time(tables, prior) -> None:
+    """Frozen betas no longer move with the noise."""
+    fitter = PoseFitter(tables, prior, from_mapping({'fit.freeze_betas_after': 0.3}))
+    betas = []
+    for _, observation in swaying(tables, 25, noise=2.0):
+        result = fitter.step(observation)
+        betas.append(result.state.betas)
+    assert result.state.betas_frozen
+    assert np.abs(betas[-1] - betas[-5]).max() < 0.02

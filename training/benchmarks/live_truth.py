@@ -1,0 +1,148 @@
+"""Accuracy of the live fitter, and of the offline one, on known truth.
+
+    python -m training.benchmarks.live_truth --json FILE
+
+Held-out real motion on the open body of random shape, seen as 133 keypoints (see `truth.py`). The
+fitter's constants were chosen on the first `TUNING_CLIPS` excerpts; those are left out here. MPJPE
+is pelvis-aligned, PA-MPJPE Procrustes-aligned, both over the 22 body joints; `pelvis` is the
+absolute error of joint 0; `hidden` is the pelvis-aligned error of the joints that were out of view
+(of a hidden hand: wrist-aligned); `jitter` is the mean second difference, with that of the truth in
+the last row. Live and offline are compared on the same frames: the live fitter has seen the frames
+before them too, the offline one fits each frame alone, as in the paper.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from dposer_core import skeleton
+from dposer_core.body_model import Body, load_body
+from dposer_core.config import from_mapping
+from dposer_core.fitter import PoseFitter
+from dposer_core.metrics import acceleration, mpjpe, pa_mpjpe
+from dposer_core.offline import OfflineFitter
+from dposer_core.prior.runtime import load_prior
+from training.benchmarks.truth import SCENARIOS, Scenario, TruthClip, truth_clips
+
+TUNING_CLIPS = 6
+_NUM_BODY = skeleton.JAW_JOINT  # pelvis and the 21 body joints come first
+_LEGS = [skeleton.JOINT_INDEX[f'{side}_{name}'] for side in ('left', 'right') for name in ('knee', 'ankle', 'foot')]
+_OFFLINE_EVERY = 15  # frames: the offline fit takes a hundred times as long
+
+Joints = np.ndarray
+Method = Callable[[TruthClip, Scenario], dict[int, Joints]]
+
+
+def live(body: Body, prior) -> Method:
+    """Frame index -> joints (55, 3) of the live fitter run over the clip."""
+
+    def run(clip: TruthClip, scenario: Scenario) -> dict[int, Joints]:
+        height = clip.height if scenario.is_height_known else 0.0
+        fitter = PoseFitter(body.tables, prior, from_mapping({'model.person_height': height}))
+        results = [fitter.step(observation) for observation in clip.observations]
+        return {k: r.state.joints for k, r in enumerate(results) if r is not None}
+
+    return run
+
+
+def offline(body: Body, prior, use_prior: bool, steps: int) -> Method:
+    """Frame index -> joints (55, 3) of every `_OFFLINE_EVERY`th frame, fitted alone."""
+
+    def run(clip: TruthClip, scenario: Scenario) -> dict[int, Joints]:
+        chosen = list(range(_OFFLINE_EVERY - 1, len(clip.observations), _OFFLINE_EVERY))
+        height = clip.height if scenario.is_height_known else 0.0
+        fitter = OfflineFitter(body, prior, steps, use_prior, person_height=height)
+        result = fitter.fit([clip.observations[k] for k in chosen])
+        return dict(zip(chosen, np.asarray(result.joints), strict=True))
+
+    return run
+
+
+def errors(scenario: Scenario, clip: TruthClip, found: dict[int, Joints]) -> dict[str, float]:
+    """Means over the frames found, mm."""
+    frames = sorted(found)
+    predicted, truth = np.array([found[k] for k in frames]), clip.joints[frames]
+    body, true_body = predicted[:, :_NUM_BODY], truth[:, :_NUM_BODY]
+    values = {
+        'mpjpe': mpjpe(body, true_body, 0).mean(),
+        'pa_mpjpe': pa_mpjpe(body, true_body).mean(),
+        'pelvis': np.linalg.norm(predicted[:, 0] - truth[:, 0], axis=1).mean(),
+    }
+    if 'hand' in scenario.name:
+        hand = [skeleton.JOINT_INDEX['left_wrist'], *range(25, 40)]
+        values['hidden'] = mpjpe(predicted[:, hand], truth[:, hand], 0).mean() * 16 / 15
+    if 'lower' in scenario.name:
+        legs = [0, *_LEGS]
+        values['hidden'] = mpjpe(predicted[:, legs], truth[:, legs], 0).mean() * len(legs) / len(_LEGS)
+    if len(frames) == len(clip.observations):
+        values['jitter'] = acceleration(body).mean()
+        values['jitter_truth'] = acceleration(true_body).mean()
+    return {name: float(value) * 1e3 for name, value in values.items()}
+
+
+def run(count: int, frames: int, steps: int, names: list[str]) -> list[dict]:
+    """One row per scenario, method and set of frames: means over the clips, mm."""
+    body, prior = load_body(), load_prior('wholebody')
+    methods: dict[str, Method] = {
+        'live, prior': live(body, prior),
+        'live, no prior': live(body, None),
+        f'offline {steps}, prior': offline(body, prior, True, steps),
+        f'offline {steps}, no prior': offline(body, prior, False, steps),
+    }
+    rows = []
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task('clips', total=len(names) * count * len(methods))
+        for name in names:
+            scenario = SCENARIOS[name]
+            collected: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
+            for clip in list(truth_clips(body, scenario, TUNING_CLIPS + count, frames))[TUNING_CLIPS:]:
+                for method, fit in methods.items():
+                    found = fit(clip, scenario)
+                    if method.startswith('live'):
+                        collected[method, 'all'].append(errors(scenario, clip, found))
+                    found = {k: j for k, j in found.items() if k % _OFFLINE_EVERY == _OFFLINE_EVERY - 1}
+                    collected[method, 'common'].append(errors(scenario, clip, found))
+                    progress.advance(task)
+            for (method, which), values in collected.items():
+                means = {key: float(np.mean([v[key] for v in values])) for key in values[0]}
+                rows.append({'scenario': name, 'method': method, 'frames': which, **means})
+    return rows
+
+
+def _print(rows: list[dict]) -> None:
+    table = Table(title='Error on known truth, mm (frames: all, or those the offline fitter did)')
+    columns = ['mpjpe', 'pa_mpjpe', 'pelvis', 'hidden', 'jitter', 'jitter_truth']
+    for column in ['scenario', 'method', 'frames', *columns]:
+        table.add_column(column)
+    for row in rows:
+        cells = [f'{row[c]:.1f}' if c in row else '' for c in columns]
+        table.add_row(row['scenario'], row['method'], row['frames'], *cells)
+    Console(width=120).print(table)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--clips', type=int, default=10, help='excerpts of 2 s, besides those tuned on')
+    parser.add_argument('--frames', type=int, default=60, help='frames of each')
+    parser.add_argument('--steps', type=int, default=500, help='Adam steps of the offline fitter')
+    parser.add_argument('--scenario', choices=SCENARIOS, action='append', help='default: all')
+    parser.add_argument('--json', type=Path, help='write the rows here')
+    arguments = parser.parse_args()
+    rows = run(arguments.clips, arguments.frames, arguments.steps, arguments.scenario or list(SCENARIOS))
+    _print(rows)
+    if arguments.json:
+        partial = arguments.json.with_suffix('.partial')
+        partial.write_text(json.dumps(rows, indent=1) + '\n')
+        partial.replace(arguments.json)
+
+
+if __name__ == '__main__':
+    main()
