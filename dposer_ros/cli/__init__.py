@@ -23,7 +23,7 @@ COMMANDS = {
 }
 
 # The extra of pyproject.toml that brings what a command needs beyond the core.
-EXTRAS = {'demo': 'demo,detector', 'body': 'demo', 'render': 'demo', 'up': 'ros'}
+EXTRAS = {'demo': 'demo,detector', 'body': 'body', 'render': 'demo', 'up': 'ros'}
 
 HELP = """Whole-body human pose (SMPL-X body, hands and face) from keypoints, live over ROS 2.
 
