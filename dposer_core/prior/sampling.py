@@ -93,8 +93,7 @@ def bits_per_dim(
         tolerance: of RK45, relative and absolute.
 
     Returns:
-        (B,) bits per dimension and (B, D) latents. The official code adds 7, the offset of 8-bit
-        images, which has no meaning for poses; it is left out.
+        (B,) bits per dimension of the normalised vectors and (B, D) latents.
     """
     shape, batch = x_0.shape, len(x_0)
 
