@@ -6,4 +6,6 @@ prefix; `extend_path` joins the two folders into one package.
 
 import pkgutil
 
+import dposer_core  # noqa: F401  before rclpy brings numpy, see there
+
 __path__ = pkgutil.extend_path(__path__, __name__)
