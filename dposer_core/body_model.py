@@ -61,7 +61,7 @@ _NEGLIGIBLE_WEIGHT = 1e-6
 
 @dataclass(frozen=True)
 class BodyTables:
-    """What the hot path needs: joints and the 133 landmarks, linear in the C = 10 + E coefficients.
+    """What the hot path needs: joints and 133 landmarks, linear in C = 10 + E coefficients.
 
     With R, pos the world rotation and position of a joint, landmark n is
     sum_k w[n,k] * (R[b] @ (u - j[b]) + pos[b]), b = point_bones[n,k], j = rest joint,
@@ -100,10 +100,10 @@ class BodyTables:
 
 @dataclass(frozen=True)
 class Body:
-    """A loaded body model. Arguments named alike mean the same in all methods:
+    """A loaded body model.
 
-    pose_rotvec (55, 3) or (B, 55, 3) rad; betas (10,) or (B, 10), expression (E,) or (B, E) and
-    transl (3,) or (B, 3) in metres, all three zero by default.
+    Arguments of the methods: pose_rotvec (55, 3) or (B, 55, 3) rad; betas (10,) or (B, 10),
+    expression (E,) or (B, E) and transl (3,) or (B, 3) in metres, all three zero by default.
     """
 
     tables: BodyTables
@@ -180,7 +180,7 @@ class Body:
         pose = np.asarray(pose_rotvec, dtype=np.float64).reshape(-1, skeleton.NUM_JOINTS, 3)
         sizes = (self.tables.num_betas, self.tables.num_expression, 3)
         parts = [
-            np.broadcast_to(np.zeros(n) if x is None else np.asarray(x, np.float64), (len(pose), n))
+            np.broadcast_to(np.asarray(0.0 if x is None else x, np.float64), (len(pose), n))
             for x, n in zip((betas, expression, transl), sizes, strict=True)
         ]
         return rotvec_to_rotmat(pose), np.concatenate(parts[:2], axis=1), parts[2]
@@ -307,7 +307,9 @@ def _check(arrays: Mapping[str, np.ndarray], file: Path) -> None:
             w not in (-1, a) for w, a in zip(shape, actual, strict=True)
         ):
             wanted = ' x '.join('any' if w < 0 else str(w) for w in shape)
-            raise ModelFileError(f'body model {file}: {name} has shape {actual}, expected {wanted}')
+            raise ModelFileError(
+                f'body model {file}: {name} has shape {actual}, expected {wanted}'
+            )
     num_vertices = len(arrays['v_template'])
     if num_vertices <= max(VERTEX_IDS.values()):
         raise ModelFileError(
@@ -366,11 +368,14 @@ def _coefficient_columns(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     ).astype(np.float64)
 
 
-def landmark_vertices(arrays: Mapping[str, np.ndarray]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+def landmark_vertices(
+    arrays: Mapping[str, np.ndarray],
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Of each of the 133 points that is no joint: its vertices and their weights."""
     faces = arrays['f'].astype(np.int64)
     named = ('nose', 'left_eye', 'right_eye', 'left_ear', 'right_ear')
-    feet = [f'{side}_{part}' for side in ('left', 'right') for part in ('big_toe', 'small_toe', 'heel')]
+    toes = ('big_toe', 'small_toe', 'heel')
+    feet = [f'{side}_{part}' for side in ('left', 'right') for part in toes]
     single = dict(enumerate(named)) | {17 + i: part for i, part in enumerate(feet)}
     for start, side in ((91, 'left'), (112, 'right')):
         for i, finger in enumerate(('thumb', 'index', 'middle', 'ring', 'pinky')):

@@ -6,6 +6,7 @@ import numpy as np
 
 from dposer_core import skeleton
 
+
 @dataclass(frozen=True)
 class Expression:
     """One expression coefficient: facial actions (ARKit names) that it adds up."""
@@ -27,11 +28,15 @@ def _sided(strength: float, *names: str) -> dict[str, float]:
 # the gaze are no expressions: they are the jaw's and the eyes' rotations.
 EXPRESSIONS: tuple[Expression, ...] = (
     Expression('smile - frown', _both(0.3, 'mouthSmile') | _both(-0.15, 'mouthFrown')),
+    Expression('lips wide - pursed', _both(0.25, 'mouthStretch') | {'mouthPucker': -0.25}),
     Expression(
-        'lips wide - pursed', _both(0.25, 'mouthStretch') | {'mouthPucker': -0.25}
+        'lips apart - pressed',
+        _both(0.25, 'mouthUpperUp', 'mouthLowerDown') | _both(-0.1, 'mouthPress'),
     ),
-    Expression('lips apart - pressed', _both(0.25, 'mouthUpperUp', 'mouthLowerDown') | _both(-0.1, 'mouthPress')),
-    Expression('brows up - down', {'browInnerUp': 0.25} | _both(0.25, 'browOuterUp') | _both(-0.2, 'browDown')),
+    Expression(
+        'brows up - down',
+        {'browInnerUp': 0.25} | _both(0.25, 'browOuterUp') | _both(-0.2, 'browDown'),
+    ),
     Expression('eyes shut - wide', _both(0.35, 'eyeBlink') | _both(-0.15, 'eyeWide')),
     Expression('inner brows up', {'browInnerUp': 0.35} | _both(-0.2, 'browOuterUp')),
     Expression('mouth to the left - right', {'mouthLeft': 0.25, 'mouthRight': -0.25}),
@@ -40,53 +45,64 @@ EXPRESSIONS: tuple[Expression, ...] = (
     Expression('nose wrinkled', _both(0.3, 'noseSneer', 'cheekSquint')),
 )
 
-# Where the landmarks lie on the template seen from the front, as (x, y) in millimetres: x to the
-# person's left, y up from the origin. Set by eye on the rendered base mesh; the right half is the
+# Where the landmarks lie on the mean face seen from the front, millimetres from the middle between
+# the eyes: x to the person's left, y up. Set by eye on the rendered mesh and compared with what a
+# detector (MediaPipe's face mesh) finds on the picture: see docs/BODY.md. The right half is the
 # mirror image. The outline runs from the chin to the ear.
 _OUTLINE = (
-    (0.0, 616.9), (14.3, 619.5), (28.6, 626.8), (42.9, 639.8), (55.9, 656.7),
-    (64.5, 676.2), (68.4, 693.1), (70.7, 710.0), (72.3, 728.2),
+    (0.0, -112.0), (13.0, -110.2), (31.5, -100.0), (48.0, -85.5), (56.5, -73.0),
+    (62.5, -58.0), (66.0, -33.0), (67.5, -16.0), (68.0, 7.0),
 )  # fmt: skip
-_BROW = ((7.8, 744.3), (15.6, 748.5), (26.0, 750.3), (36.4, 748.5), (44.7, 742.5))  # from the nose
-_NOSE_RIDGE = ((0.0, 736.0), (0.0, 724.3), (0.0, 712.6), (0.0, 698.0))
-_NOSE_BASE = ((0.0, 679.0), (6.0, 681.7), (14.7, 683.5))  # from the middle
+_BROW = ((11.0, 15.0), (23.0, 17.5), (34.5, 18.0), (45.0, 15.5), (53.0, 10.5))  # from the nose
+_NOSE_RIDGE = ((0.0, 1.0), (0.0, -12.0), (0.0, -25.0), (0.0, -36.5))
+_NOSE_BASE = ((0.0, -49.0), (6.0, -47.3), (12.5, -44.0))  # from the middle
 _EYE = (  # inner corner, upper lid, outer corner, lower lid: iBUG's order of the left eye
-    (20.8, 728.7), (27.8, 732.6), (38.5, 732.9), (44.7, 728.7), (38.5, 725.1), (28.1, 725.3),
+    (18.0, -3.0), (26.7, 1.9), (37.4, 1.8), (44.5, -1.5), (37.8, -5.1), (27.2, -5.2),
 )  # fmt: skip
-_LIP_OUTER_TOP = ((0.0, 667.1), (8.05, 670.5), (18.2, 667.3))  # from the middle
-_LIP_CORNER = (27.0, 661.4)
-_LIP_OUTER_BOTTOM = ((0.0, 652.7), (5.6, 653.0), (16.8, 655.8))
-_LIP_INNER_CORNER = (25.2, 661.0)
-_LIP_INNER_TOP = ((0.0, 660.9), (8.4, 661.5))
-_LIP_INNER_BOTTOM = ((0.0, 660.6), (8.4, 660.7))
+_LIP_OUTER_TOP = ((0.0, -64.5), (8.0, -62.4), (16.5, -65.0))  # from the middle
+_LIP_CORNER = (24.2, -69.8)
+_LIP_OUTER_BOTTOM = ((0.0, -79.6), (6.5, -79.2), (13.5, -77.4))
+_LIP_INNER_CORNER = (22.2, -69.8)
+_LIP_INNER_TOP = ((0.0, -69.5), (7.5, -69.3))
+_LIP_INNER_BOTTOM = ((0.0, -70.8), (7.5, -70.9))
 
-_VISIBLE_DEPTH = 0.004
+_CENTRE, _UPPER_LIP, _LOWER_LIP = -40.0, -66.0, -76.0  # heights of their middles
+_VERTEX_DEPTH = 0.004  # metres
+_MILLIMETRE = 0.001
 
 
 def face_landmarks(
-    template: np.ndarray, faces: np.ndarray, base: np.ndarray, weights: np.ndarray
+    mesh: np.ndarray, faces: np.ndarray, base: np.ndarray, weights: np.ndarray, joints: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The iBUG-68 points as faces (68,) and barycentric coordinates (68, 3): each is a vertex.
+    """The iBUG-68 points as faces (68,) and barycentric coordinates (68, 3).
 
     Args:
-        template: (N, 3) base mesh, y up, facing +z, metres.
+        mesh: (N, 3) mean rest mesh, y up, facing +z, metres.
         faces: (F, 3).
-        base: (N,) MakeHuman vertex numbers.
+        base: (N,) MakeHuman vertex numbers; beyond the skin's are the eyeballs.
         weights: (N, 55) skin weights; the jaw's tell the lower lip from the upper.
+        joints: (55, 3) rest joints.
     """
-    jaw = weights[:, skeleton.JAW_JOINT] / np.maximum(weights.sum(axis=1), 1e-9)
-    skin = base < 13380
-    vertices = []
-    for n, point in enumerate(_targets()):
+    eyes = joints[skeleton.EYE_JOINTS].mean(axis=0)
+    # Behind the jaw's hinge are ears and neck, which the front view shows beside the face.
+    face = (base < 13380) & (mesh[:, 2] > joints[skeleton.JAW_JOINT, 2] + 0.01)
+    jaw = weights[:, skeleton.JAW_JOINT] > 0.5
+    found = []
+    for n, target in enumerate(eyes[:2] + _targets() * _MILLIMETRE):
         lower, upper = n in range(55, 60) or n >= 65, n in range(48, 55) or n in range(60, 65)
-        among = skin & (jaw > 0.5 if lower else jaw < 0.5 if upper else True)
-        vertices.append(_front_vertex(template, among, point))
-    corner = [np.argwhere(faces == v)[0] for v in vertices]
-    return np.array([c[0] for c in corner]), np.eye(3)[[c[1] for c in corner]]
+        among = face & (jaw if lower else ~jaw if upper else True)
+        middle = _LOWER_LIP if lower else _UPPER_LIP if upper else _CENTRE
+        centre = eyes[:2] + np.array([0.0, middle]) * _MILLIMETRE
+        if 36 <= n < 48:
+            found.append(_nearest_vertex(mesh, faces, among, target))  # the edge of the lid
+        else:
+            found.append(_front_point(mesh, faces, among, target, centre))
+    return np.array([f for f, _ in found]), np.array([bary for _, bary in found])
 
 
 def _targets() -> np.ndarray:
-    """(68, 2) metres, front view."""
+    """(68, 2) millimetres, front view."""
+
     def right(points: tuple[tuple[float, float], ...]) -> list[tuple[float, float]]:
         return [(-x, y) for x, y in points]
 
@@ -105,13 +121,49 @@ def _targets() -> np.ndarray:
         *right((_LIP_INNER_CORNER,)), *right(inner[:0:-1]), *inner, _LIP_INNER_CORNER,
         *lower[::-1], *right(lower[1:]),
     ]  # fmt: skip
-    return np.array(points) / 1000.0
+    return np.array(points)
 
 
-def _front_vertex(template: np.ndarray, among: np.ndarray, point: np.ndarray) -> int:
-    """The vertex nearest to `point` in the front view that nothing hides."""
+def _front_point(
+    mesh: np.ndarray,
+    faces: np.ndarray,
+    among: np.ndarray,
+    target: np.ndarray,
+    centre: np.ndarray,
+) -> tuple[int, np.ndarray]:
+    """Where the line of sight to `target` first meets the vertices `among`.
+
+    A target beside the face moves towards its `centre` until it meets it: the outline.
+    """
+    candidates = np.flatnonzero(among[faces].all(axis=1))
+    a, b, c = np.moveaxis(mesh[faces[candidates]], 1, 0)
+    area = _cross(b - a, c - a)
+    for share in np.arange(0.0, 0.3, 0.005):
+        point = target + share * (centre - target)
+        with np.errstate(divide='ignore', invalid='ignore'):
+            v = _cross(point - a[:, :2], c - a) / area
+            w = _cross(b - a, point - a[:, :2]) / area
+        bary = np.stack([1.0 - v - w, v, w], axis=1)
+        hit = np.flatnonzero((bary >= -1e-9).all(axis=1))
+        if len(hit):
+            depth = np.einsum('hk,hk->h', bary[hit], np.stack([a, b, c], 1)[hit, :, 2])
+            best = hit[depth.argmax()]
+            return int(candidates[best]), np.clip(bary[best], 0.0, 1.0) / bary[best].clip(0).sum()
+    raise AssertionError(f'no face near the landmark at {target}')
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+def _nearest_vertex(
+    mesh: np.ndarray, faces: np.ndarray, among: np.ndarray, target: np.ndarray
+) -> tuple[int, np.ndarray]:
+    """The vertex nearest to `target` in the front view that nothing hides."""
     index = np.flatnonzero(among)
-    distance = np.linalg.norm(template[index, :2] - point, axis=1)
+    distance = np.linalg.norm(mesh[index, :2] - target, axis=1)
     near = index[distance < distance.min() + 0.004]
-    visible = near[template[near, 2] > template[near, 2].max() - _VISIBLE_DEPTH]
-    return int(visible[np.linalg.norm(template[visible, :2] - point, axis=1).argmin()])
+    visible = near[mesh[near, 2] > mesh[near, 2].max() - _VERTEX_DEPTH]
+    vertex = visible[np.linalg.norm(mesh[visible, :2] - target, axis=1).argmin()]
+    face, corner = np.argwhere(faces == vertex)[0]
+    return int(face), np.eye(3)[corner]

@@ -16,7 +16,7 @@ BONE_SHARES: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = (
     ('neck03', (('head', 1.0),)),
     ('neck', (('neck', 1.0),)),
     ('clavicle', (('collar', 1.0),)),
-    ('shoulder01', (('collar', 0.5), ('shoulder', 0.5))),  # the deltoid
+    ('shoulder01', (('collar', 0.8), ('shoulder', 0.2))),  # the deltoid
     ('upperarm', (('shoulder', 1.0),)),
     ('lowerarm', (('elbow', 1.0),)),
     ('wrist', (('wrist', 1.0),)),
@@ -69,9 +69,9 @@ REST_DIRECTIONS: dict[str, np.ndarray] = {
         **{f'middle{i}': (1.0, -0.03, 0.0) for i in (1, 2, 3)},
         **{f'ring{i}': (1.0, -0.03, -0.10) for i in (1, 2, 3)},
         **{f'pinky{i}': (1.0, -0.03, -0.22) for i in (1, 2, 3)},
-        'thumb1': (0.70, -0.25, 0.65),
-        'thumb2': (0.75, -0.20, 0.60),
-        'thumb3': (0.80, -0.15, 0.55),
+        'thumb1': (0.60, -0.42, 0.68),
+        'thumb2': (0.72, -0.36, 0.60),
+        'thumb3': (0.78, -0.32, 0.54),
     }.items()
 }
 

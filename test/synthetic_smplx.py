@@ -55,23 +55,23 @@ def write_synthetic_smplx(path: Path, seed: int = 0, wide: bool = True) -> Path:
     regressor[np.repeat(np.arange(55), 4), np.arange(220)] = 0.25
     faces = rng.integers(0, NUM_VERTICES, (400, 3))
     dynamic = rng.integers(0, 400, (79, 17))
-    arrays = dict(
-        v_template=vertices,
-        f=faces,
-        shapedirs=_shapedirs(rng, wide),
-        posedirs=_posedirs(rng, faces),
-        J_regressor=regressor,
-        kintree_table=np.stack([skeleton.PARENTS, np.arange(55)]),
-        weights=_weights(rng, owner),
-        lmk_faces_idx=rng.integers(0, 400, 51),
-        lmk_bary_coords=rng.dirichlet(np.ones(3), 51),
-        dynamic_lmk_faces_idx=dynamic,
-        dynamic_lmk_bary_coords=rng.dirichlet(np.ones(3), (79, 17)),
-        hands_meanl=rng.normal(0, 0.2, 45),
-        hands_meanr=rng.normal(0, 0.2, 45),
-        hands_componentsl=np.eye(45),
-        hands_componentsr=np.eye(45),
-    )
+    arrays = {
+        'v_template': vertices,
+        'f': faces,
+        'shapedirs': _shapedirs(rng, wide),
+        'posedirs': _posedirs(rng, faces),
+        'J_regressor': regressor,
+        'kintree_table': np.stack([skeleton.PARENTS, np.arange(55)]),
+        'weights': _weights(rng, owner),
+        'lmk_faces_idx': rng.integers(0, 400, 51),
+        'lmk_bary_coords': rng.dirichlet(np.ones(3), 51),
+        'dynamic_lmk_faces_idx': dynamic,
+        'dynamic_lmk_bary_coords': rng.dirichlet(np.ones(3), (79, 17)),
+        'hands_meanl': rng.normal(0, 0.2, 45),
+        'hands_meanr': rng.normal(0, 0.2, 45),
+        'hands_componentsl': np.eye(45),
+        'hands_componentsr': np.eye(45),
+    }
     np.savez_compressed(path, **arrays)
     return path
 
@@ -84,7 +84,7 @@ def _shapedirs(rng: np.random.Generator, wide: bool) -> np.ndarray:
 
 
 def _posedirs(rng: np.random.Generator, faces: np.ndarray) -> np.ndarray:
-    """Pose blend shapes of the vertices that landmarks can touch; elsewhere zero, to stay small."""
+    """Pose blend shapes of the vertices that landmarks can touch; zero elsewhere, to stay small."""
     posedirs = np.zeros((NUM_VERTICES, 3, 486), dtype=np.float32)
     used = np.union1d(list(VERTEX_IDS.values()), faces)
     posedirs[used] = rng.normal(0, 0.002, (len(used), 3, 486))

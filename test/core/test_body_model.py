@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dposer_core import skeleton
-from dposer_core.body_model import VERTEX_IDS, Body, landmark_joints, landmark_vertices, load_body
+from dposer_core.body_model import Body, landmark_joints, landmark_vertices, load_body
 from dposer_core.errors import ModelFileError
 from dposer_core.keypoints import POINT_INDEX
 from dposer_core.rotations import rotvec_to_rotmat
@@ -57,7 +57,9 @@ def smplx_output(path: Path, pose: np.ndarray, *rest: np.ndarray) -> tuple[np.nd
             folder, model_type='smplx', ext='npz', num_betas=10, num_expression_coeffs=10,
             use_pca=False, flat_hand_mean=True, batch_size=len(pose),
         )  # fmt: skip
-    betas, expression, transl, pose = (torch.as_tensor(x, dtype=torch.float32) for x in (*rest, pose))
+    betas, expression, transl, pose = (
+        torch.as_tensor(x, dtype=torch.float32) for x in (*rest, pose)
+    )
     output = model(
         betas=betas, expression=expression, transl=transl, global_orient=pose[:, 0],
         body_pose=pose[:, 1:22].flatten(1), jaw_pose=pose[:, 22], leye_pose=pose[:, 23],
@@ -142,13 +144,13 @@ def test_missing_open_body_names_the_command(
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match='SMPLX_NEUTRAL.npz'):
+    with pytest.raises(ModelFileError, match=r'SMPLX_NEUTRAL\.npz'):
         load_body(tmp_path / 'SMPLX_NEUTRAL.npz')
 
 
 def test_file_without_smplx_keys_names_them(tmp_path: Path) -> None:
     np.savez(tmp_path / 'smpl.npz', v_template=np.zeros((6890, 3)), f=np.zeros((10, 3)))
-    with pytest.raises(ModelFileError, match='lacks shapedirs.*lmk_faces_idx'):
+    with pytest.raises(ModelFileError, match=r'lacks shapedirs.*lmk_faces_idx'):
         load_body(tmp_path / 'smpl.npz')
 
 
