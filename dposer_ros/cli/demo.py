@@ -45,8 +45,12 @@ def demo(
         )
     require_messages()
     console = Console()
-    with progress_bars(console) as progress:
-        report = run_clip(clip, chosen, output, arguments or [], domain, film, progress)
+    try:
+        with progress_bars(console) as progress:
+            report = run_clip(clip, chosen, output, arguments or [], domain, film, progress)
+    except KeyboardInterrupt:
+        console.print(f'stopped; the recording, as far as it went, is in {output}')
+        raise typer.Exit(130) from None
     from dposer_ros.demo.report import print_report
 
     print_report(report, console)

@@ -23,6 +23,7 @@ from dposer_ros.environment import ros_environment
 # Domains up to 101 keep all DDS ports below Linux's ephemeral range; 0 is everybody's default.
 DOMAINS = range(1, 102)
 PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # loaded here: after a fork, in a process with threads, it is too late
 
 
 class Children:
@@ -117,7 +118,7 @@ class Children:
 def _end_with_parent() -> None:
     """In the child: get SIGTERM when the parent dies, even if it is killed (Linux only)."""
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ its path when it is complete: it grows in a folder beside it, and signals only e
 
 import argparse
 import importlib
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,7 @@ def main() -> None:
     parser.add_argument('--megabytes', type=float, default=55.0, help='size aimed at')
     arguments, ros_arguments = parser.parse_known_args()
     cv2.setNumThreads(1)
+    os.nice(5)  # what is recorded matters more than the recording, which has queues
     with ros(ros_arguments) as stop:
         node = RecorderNode(
             arguments.output, ImageBudget.of_recording(arguments.megabytes, arguments.frames)

@@ -102,7 +102,7 @@ def record_run(
                 _show(progress, task, children.tail('player', 1), source.frames)
                 time.sleep(0.1)
             children.check()
-            time.sleep(0.5)  # the last frame is still on its way
+            time.sleep(1.0)  # the last frame is still on its way
             memory = {name: children.peak_memory(name) for name in children.names()}
             log = children.tail('player', source.frames + 50)
         finally:
