@@ -1,11 +1,11 @@
 """demo.mp4 and demo.png from a recording."""
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from dposer_core import skeleton
 from dposer_core.body_model import Body
 from dposer_core.state import Source, Status
 from dposer_core.video import VideoWriter
@@ -98,19 +98,24 @@ def write_picture(recording: DemoRecording, body: Body, path: Path, rows: int = 
 def moments(recording: DemoRecording, count: int) -> list[int]:
     """Stamps of `count` answered images, one of each stretch of the clip.
 
-    In turn the one with most joints seen, and the one with most joints completed by the prior.
+    In turn the one with most joints seen, and, of a body that is seen, the one with most finger
+    joints completed by the prior.
     """
     usable = [s for s in sorted(recording.states) if recording.states[s] and s in recording.images]
     stretches = [s.tolist() for s in np.array_split(np.array(usable, np.int64), count) if len(s)]
-    wanted = itertools.cycle((Source.OBSERVED, Source.COMPLETED))
-
-    def share(stamp: int, source: Source) -> int:
-        return int((main_first(recording.states[stamp])[0].source == source).sum())
-
     return [
-        max(stretch, key=lambda s: share(s, next_one))
-        for stretch, next_one in zip(stretches, wanted, strict=False)
+        max(stretch, key=lambda s: _shown(main_first(recording.states[s])[0], row % 2))
+        for row, stretch in enumerate(stretches)
     ]
+
+
+def _shown(state: StateRecord, want_completed: int) -> int:
+    """How well a moment suits the picture: joints seen, or a seen body and completed hands."""
+    if not want_completed:
+        return int((state.source == Source.OBSERVED).sum())
+    body = int((state.source[skeleton.BODY_JOINTS] <= Source.PARTIAL).sum())
+    fingers = state.source[skeleton.LEFT_HAND_JOINTS.start :]
+    return 3 * body + int((fingers == Source.COMPLETED).sum())
 
 
 def main_first(people: Sequence[StateRecord]) -> list[StateRecord]:
