@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from dposer_core import rotations
+from dposer_core.errors import CheckpointError
 from dposer_core.prior import checkpoint, network, normalizer, runtime, sampling, schedule, sde
 from dposer_core.prior.architecture import TimeFCConfig, label_of, sigma_table
 from dposer_core.prior.prior import WEIGHTINGS, DiffusionPrior
@@ -389,3 +390,22 @@ def test_euler_maruyama_reproduces_official_samples(run, options, record_propert
     prior = DiffusionPrior(reduced('body'))
     found = sampling.euler_maruyama(prior, (4, 63), lambda shape: next(draws), steps=12, **options)
     check(record_property, f'samplers:{run}', found, data[f'{run}/x'], AFTER_LOOP)
+
+
+def test_official_checkpoint_becomes_ours(tmp_path, record_property):
+    """Converted to our format and read back, it gives the official numbers."""
+    data, statistics = golden('models/body'), official_normalizers()['body']
+    source = PARITY / 'ckpt' / 'body_reduced.ckpt'
+    converted = checkpoint.from_official(source, 'body', statistics)
+    checkpoint.save_checkpoint(tmp_path / 'body.safetensors', converted, half=False)
+    stored = checkpoint.load_checkpoint(tmp_path / 'body.safetensors', part='body', dim=63)
+    np.testing.assert_array_equal(stored.mean, statistics.offset)
+    with torch.no_grad():
+        out = network.from_weights(stored.weights)(tensor(data['x']), label_of(tensor(data['t'])))
+    check(record_property, 'models/body:converted', out, data['out_ema'])
+
+
+def test_checkpoint_of_another_part_is_refused():
+    with pytest.raises(CheckpointError, match='a body prior has dimension 63, this file 45'):
+        hand = PARITY / 'ckpt' / 'hand_reduced.ckpt'
+        checkpoint.from_official(hand, 'body', official_normalizers()['hand'])

@@ -187,3 +187,21 @@ def test_cached_time_tables_are_bounded(parts):
     for t in np.linspace(0.01, 1.0, runtime._MAX_CACHED_TIMES + 5):
         table(float(t))
     assert len(table._cache) == runtime._MAX_CACHED_TIMES
+
+
+@pytest.mark.parametrize('backend', ['onnxruntime', 'torch'])
+@pytest.mark.parametrize('options', [{'scale_by_sigma': False}, {'embedding': 'fourier'}])
+def test_network_variants_run_on_every_backend(options, backend, tmp_path):
+    torch.manual_seed(0)
+    config = TimeFCConfig(63, hidden=256, embed=32, **options)
+    network = TimeFC(config).eval()
+    weights = {k: v.numpy() for k, v in network.state_dict().items() if k != 'sigmas'}
+    ones = np.ones(63, np.float32)
+    part = checkpoint.PriorCheckpoint('body', config, weights, 0 * ones, ones)
+    checkpoint.save_checkpoint(tmp_path / 'body.safetensors', part, half=False)
+    x = np.random.default_rng(0).standard_normal((3, 63)).astype(np.float32)
+    found = runtime.load_prior(tmp_path / 'body.safetensors', backend).predict_noise(x, 0.1)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(x), torch.full((3,), 99.9)).numpy()
+    # The logarithmic Fourier features turn the last digit of t into 1e-4 rad.
+    assert np.linalg.norm(found - expected) <= 1e-3 * np.linalg.norm(expected)
