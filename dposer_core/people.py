@@ -88,6 +88,12 @@ class PeopleFitter:
         """The people at `stamp_ns` when no frame has come (silence)."""
         return self._cleaned(stamp_ns, [track.predict(stamp_ns) for track in self._tracks])
 
+    def configure(self, config: Config) -> None:
+        """Use other live parameters from the next frame on."""
+        self.config = config
+        for track in self._tracks:
+            track.configure(config)
+
     def reset(self) -> None:
         """Forget everybody; body ids are not used again."""
         self._tracks.clear()
