@@ -28,12 +28,13 @@ _NUM_CANDIDATES = 4  # cold start: placements refined side by side
 _CANDIDATE_ITERATIONS = 4
 _MAX_ROTATION_STEP = 0.7  # rad per iteration: Gauss-Newton is trusted no further
 _MAX_PELVIS_STEP = 0.5  # m
+_SETTLING_FRAMES = 3
 _WIDENING = 8.0  # of the robust scale at the first iteration of a frame, 1 at the last
-_CONVERGED = 2e-3  # rad and m, largest change of the newest frame
+_CONVERGED = 0.02  # rad and m, rms step of the newest frame; the prior's noise alone moves it about so
 _RIDGE = 0.02  # precision of joint angles (rad^-2) where there is no prior: keeps equations regular
 _HEIGHT_SIGMA = 0.01  # m, of a known person height
 _BETAS_WALK = 0.05  # per sqrt(s): lets betas settle, but not forget
-_BETAS_FROZEN_WALK = 1e-4
+_FROZEN_PRECISION = 1e6  # of the betas at the time when they freeze, and of their links then on
 _EXPRESSION_WALK = 5.0  # per sqrt(s)
 _STANDSTILL_ROTATION = 12.0  # rad/s
 _STANDSTILL_PELVIS = 4.0  # m/s
@@ -94,18 +95,29 @@ class PoseFitter:
         self.kinematics = Kinematics(tables)
         self.config = config
         self.body_id = body_id
+        self._given_prior = prior
         self._prior = prior if config.prior.weight > 0.0 else None
         self._seed = seed
         self._set_prior_statistics()
         self._window = Window(config.fit.window, self._smoothness(config))
         self._started_ns = 0
         self._bad_frames = 0
-        self._betas_frozen = False
+        self._frozen: tuple[int, np.ndarray] | None = None  # stamp of the anchor, betas
         self._hand_seen_ns = [0, 0]
         self._last: FitResult | None = None
         self._last_velocity = (np.zeros(3), np.zeros((1 + len(skeleton.PRIOR_JOINTS), 3)))
 
     # --- public ------------------------------------------------------------------------------
+
+    def configure(self, config: Config) -> None:
+        """Use other live parameters from the next frame on; the window keeps its size."""
+        self.config = config
+        self._prior = self._given_prior if config.prior.weight > 0.0 else None
+        self._set_prior_statistics()
+        smoothness = self._smoothness(config)
+        if self._frozen is not None:
+            smoothness.walk[BETAS] = self._window.smoothness.walk[BETAS]
+        self._window.smoothness = smoothness
 
     @property
     def last(self) -> FitResult | None:
@@ -185,7 +197,7 @@ class PoseFitter:
         else:
             iterations = self._cold_start(stamp_ns, seen, noise, spent)
         newest = self._window.frames[-1]
-        converged = _largest(newest.delta) < _CONVERGED
+        converged = _step_size(newest.delta) < _CONVERGED
         return iterations, converged
 
     def _iterate(self, count: int, relinearise: int, noise, spent) -> int:
@@ -201,7 +213,7 @@ class PoseFitter:
             self._window.solve(first)
             for frame in self._window.frames[first:]:
                 frame.delta = _limited(frame.delta)
-            if spent() or _largest(self._window.frames[-1].delta) < _CONVERGED:
+            if spent() or _step_size(self._window.frames[-1].delta) < _CONVERGED:
                 break
         return s + 1
 
@@ -272,9 +284,12 @@ class PoseFitter:
         """Betas are standard normal (once, on the first frame) and may have a known height."""
         betas = frame.at.coefficients[: skeleton.NUM_BETAS]
         block = frame.hessian[BETAS, BETAS]
-        if frame.stamp_ns == self._started_ns:  # later frames inherit it through the window
+        if frame.stamp_ns == self._started_ns:  # later frames inherit it through the links
             block += np.eye(skeleton.NUM_BETAS)
             frame.gradient[BETAS] += betas
+        if self._frozen is not None and frame.stamp_ns == self._frozen[0]:
+            block += np.eye(skeleton.NUM_BETAS) * _FROZEN_PRECISION
+            frame.gradient[BETAS] += (betas - self._frozen[1]) * _FROZEN_PRECISION
         if self.config.model.person_height > 0.0:
             row = self.kinematics.tables.height_dirs[: skeleton.NUM_BETAS] / _HEIGHT_SIGMA
             residual = self._height(frame.at) - self.config.model.person_height
@@ -314,7 +329,7 @@ class PoseFitter:
 
     def _restart(self) -> None:
         self._window = Window(self.config.fit.window, self._smoothness(self.config))
-        self._betas_frozen = False
+        self._frozen = None
         self._bad_frames = 0
 
     def _is_unexplained(self, seen: _Evidence) -> bool:
@@ -326,12 +341,12 @@ class PoseFitter:
     def _try_restart(self, stamp_ns: int, seen: _Evidence, noise, spent) -> int:
         """A cold start beside a track that no longer explains what is seen; the cheaper stays."""
         kept, cost = self._window, self._cost_of_newest(seen)
-        started, frozen = self._started_ns, self._betas_frozen
+        started, frozen = self._started_ns, self._frozen
         fresh = _Evidence(seen.observation, seen.present, seen.camera)
         iterations = self._cold_start(stamp_ns, fresh, noise, spent)
         if self._cost_of_newest(fresh) < _RESTART_GAIN * cost:
             return iterations
-        self._window, self._started_ns, self._betas_frozen = kept, started, frozen
+        self._window, self._started_ns, self._frozen = kept, started, frozen
         self._bad_frames = 0
         return 0
 
@@ -382,7 +397,7 @@ class PoseFitter:
         self._last = FitResult(
             body_id=self.body_id,
             track_id=seen.observation.track_id,
-            status=self._status(warm, converged, sources),
+            status=self._status(sources),
             quality=Quality.FULL if converged or iterations >= self.config.fit.max_iterations else Quality.REDUCED,
             state=state,
             observed_fraction=fraction,
@@ -403,13 +418,11 @@ class PoseFitter:
         )
         return self._last
 
-    def _status(self, warm: bool, converged: bool, sources: np.ndarray) -> Status:
-        if not warm:
-            return Status.INITIALISING
-        if self._last is not None and self._last.status == Status.INITIALISING and not converged:
+    def _status(self, sources: np.ndarray) -> Status:
+        if len(self._window.frames) < _SETTLING_FRAMES:
             return Status.INITIALISING
         missing = (sources[skeleton.BODY_JOINTS] == Source.COMPLETED).any()
-        return Status.PARTIAL if missing else Status.TRACKING
+        return Status.PARTIAL if missing or self._bad_frames else Status.TRACKING
 
     def _state(
         self, stamp_ns, pose: Pose, posed: Posed, velocities, rotation_sigma, position_sigma,
@@ -430,7 +443,7 @@ class PoseFitter:
             position_sigma=position_sigma,
             pelvis_covariance=pelvis_covariance,
             source=source,
-            betas_frozen=self._betas_frozen,
+            betas_frozen=self._frozen is not None,
         )
 
     def _velocities(self, pose: Pose, posed: Posed) -> np.ndarray:
@@ -486,10 +499,12 @@ class PoseFitter:
         return float(seen.camera[1] * self._height(pose) / max(pose.pelvis[2], 0.2))
 
     def _freeze_betas(self, stamp_ns: int) -> None:
+        """After enough evidence an anchor on the newest frame holds the betas for good."""
         after = self.config.fit.freeze_betas_after
-        if not self._betas_frozen and (stamp_ns - self._started_ns) * 1e-9 >= after:
-            self._betas_frozen = True
-            self._window.smoothness.walk[BETAS] = _BETAS_FROZEN_WALK
+        if self._frozen is None and (stamp_ns - self._started_ns) * 1e-9 >= after:
+            betas = self._window.frames[-1].estimate.coefficients[: skeleton.NUM_BETAS]
+            self._frozen = (stamp_ns, betas.copy())
+            self._window.smoothness.walk[BETAS] = _FROZEN_PRECISION**-0.5
 
     def _set_prior_statistics(self) -> None:
         joints, expression = 3 * len(skeleton.PRIOR_JOINTS), self.kinematics.tables.num_expression
@@ -540,8 +555,8 @@ def _limited(delta: np.ndarray) -> np.ndarray:
     return delta
 
 
-def _largest(delta: np.ndarray) -> float:
-    return float(np.abs(delta[: ROTATIONS.stop]).max())
+def _step_size(delta: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(delta[: ROTATIONS.stop]))))
 
 
 def _pelvis_covariance(covariance: np.ndarray, rotation: np.ndarray) -> np.ndarray:

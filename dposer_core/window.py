@@ -73,8 +73,9 @@ class _Link:
     c1: np.ndarray
     c2: np.ndarray
     v: np.ndarray
-    r_acceleration: np.ndarray
-    r_velocity: np.ndarray
+    # Residuals at the linearisation points.
+    r_acceleration: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    r_velocity: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass
@@ -158,6 +159,8 @@ class Window:
         n = len(self.smoothness.walk)
         frame = Frame(stamp_ns, at, np.zeros(n), np.zeros((n, n)), np.zeros(n), payload)
         self.frames.append(frame)
+        if len(self.frames) > 1:
+            frame.link = self._new_link()
         return frame
 
     def solve(self, first: int) -> float:
@@ -169,12 +172,9 @@ class Window:
         Raises:
             SolveError: the equations cannot be solved; the frames keep their deltas.
         """
-        cost = 0.0
-        for k in range(max(first, 1), len(self.frames)):
-            if not self._is_linked_by_marginal(k):
-                cost += self._relink(k)
-        # A link's coefficients depend on the stamps alone, so moving a frame leaves the blocks
-        # of older ones, and their factors, as they are; only gradients change.
+        cost = sum(self._relink(k) for k in range(max(first, 1), len(self.frames)))
+        # A link's coefficients never change, so moving a frame leaves the blocks of older ones,
+        # and their factors, as they are; only gradients change.
         for k in range(min(first, self._num_current), len(self.frames)):
             self._eliminate(k)
         self._num_current = len(self.frames)
@@ -190,24 +190,30 @@ class Window:
 
     # --- links -------------------------------------------------------------------------------
 
-    def _is_linked_by_marginal(self, k: int) -> bool:
-        return self._marginal is not None and k <= 1
+    def _new_link(self) -> _Link:
+        """Ties the newest frame to the one or two before it."""
+        stamps = [frame.stamp_ns for frame in self.frames[-3:]]
+        dt = (stamps[-1] - stamps[-2]) * 1e-9
+        v = 1.0 / np.minimum(self.smoothness.velocity * dt, self.smoothness.walk * np.sqrt(dt))
+        if len(stamps) < 3:
+            zero = np.zeros_like(v)
+            return _Link(zero, zero, zero, v)
+        dt_before = (stamps[-2] - stamps[-3]) * 1e-9
+        scale = 1.0 / (self.smoothness.acceleration * 0.5 * (dt + dt_before))
+        c0, c2 = scale / dt_before, scale / dt
+        return _Link(c0, -(c0 + c2), c2, v)
 
     def _relink(self, k: int) -> float:
-        frame, before = self.frames[k], self.frames[k - 1]
-        dt = (frame.stamp_ns - before.stamp_ns) * 1e-9
-        step = frame.at.minus(before.at)
-        v = 1.0 / np.minimum(self.smoothness.velocity * dt, self.smoothness.walk * np.sqrt(dt))
-        zero = np.zeros_like(v)
-        link = _Link(zero, zero, zero, v, zero, v * step)
+        """Residuals of the link of frame k at the linearisation points; returns its cost."""
+        link = self.frames[k].link
+        if link is None:  # its information is in the marginal
+            return 0.0
+        step = self.frames[k].at.minus(self.frames[k - 1].at)
+        link.r_velocity = link.v * step
+        link.r_acceleration = np.zeros_like(step)
         if k >= 2:
-            dt_before = (before.stamp_ns - self.frames[k - 2].stamp_ns) * 1e-9
-            scale = 1.0 / (self.smoothness.acceleration * 0.5 * (dt + dt_before))
-            link.c0, link.c2 = scale / dt_before, scale / dt
-            link.c1 = -(link.c0 + link.c2)
-            before_step = before.at.minus(self.frames[k - 2].at)
-            link.r_acceleration = scale * (step / dt - before_step / dt_before)
-        frame.link = link
+            before = self.frames[k - 1].at.minus(self.frames[k - 2].at)
+            link.r_acceleration = link.c2 * step - link.c0 * before
         return 0.5 * float(link.r_acceleration @ link.r_acceleration + link.r_velocity @ link.r_velocity)
 
     # --- elimination -------------------------------------------------------------------------

@@ -51,7 +51,8 @@ def swaying(
         points = points + rng.normal(0.0, noise, points.shape)
         stamp = START_NS + k * FRAME_NS
         camera = CAMERA if dim == 2 else None
-        yield posed.joints, Observation(stamp, points, np.ones(NUM_POINTS), camera)
+        sigma = np.full(NUM_POINTS, noise) if noise else None
+        yield posed.joints, Observation(stamp, points, np.ones(NUM_POINTS), camera, sigma)
 
 
 def mpjpe_mm(joints: np.ndarray, truth: np.ndarray) -> float:

@@ -115,12 +115,16 @@ def _add_fingers_and_face(
     pose: np.ndarray, seconds: np.ndarray, num_expression: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Fills hands and jaw of `pose` (T, 55, 3); returns the expression (T, E)."""
-    from training.data.faces import sample_faces
-    from training.data.hands import sample_hands
+    from training.data.archives import archive_folder
+    from training.faces import FaceGeneratorConfig, generate_faces
+    from training.hands import HandGeneratorConfig, generate_hands, load_anchors
 
     keys = int(np.ceil(seconds[-1] / _KEY_SECONDS)) + 2
-    right, left = (sample_hands(keys, rng).reshape(keys, 15, 3) for _ in range(2))
-    face = sample_faces(keys, rng, num_expression)
+    _, anchors = load_anchors(archive_folder('hands_handy'))
+    right, left = (generate_hands(anchors, keys, rng, HandGeneratorConfig()) for _ in range(2))
+    face = np.zeros((keys, 3 + num_expression))  # a body may have other expressions than E
+    generated = generate_faces(keys, rng, FaceGeneratorConfig())[:, : face.shape[1]]
+    face[:, : generated.shape[1]] = generated
     pose[:, skeleton.RIGHT_HAND_JOINTS] = _between(right, seconds)
     pose[:, skeleton.LEFT_HAND_JOINTS] = _between(left * skeleton.MIRROR_SIGN, seconds)
     pose[:, skeleton.JAW_JOINT] = _between(face[:, :3], seconds)
