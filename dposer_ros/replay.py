@@ -249,7 +249,13 @@ def replay(
     """
     outcome = Replay()
     begin = time.perf_counter()
+    silence_ns = round(fitter.config.occlusion.lost_timeout * 1e9)
+    newest_ns = None
     for stamp_ns, observations in frames:
+        if newest_ns is not None and stamp_ns - newest_ns > silence_ns:
+            # The live node would have said so while nothing came.
+            outcome.results += fitter.predict(newest_ns + silence_ns)
+        newest_ns = stamp_ns
         start = time.perf_counter()
         results = fitter.step(stamp_ns, observations)
         outcome.add(observations, results, time.perf_counter() - start)

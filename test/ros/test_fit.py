@@ -1,6 +1,7 @@
 """`dposer fit` and `dposer benchmark latency` on a few frames, and what they refuse."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from dposer_core.body_model import load_body
 from dposer_core.camera import PinholeCamera
 from dposer_core.config import Config
 from dposer_core.errors import ConfigError, MediaError, ObservationError
+from dposer_core.state import Status
 from dposer_core.states_io import read_states
 from dposer_ros import bags, cli
+from dposer_ros.cli.benchmark import MOTION
 from dposer_ros.cli.fit import camera_choice
-from dposer_ros.replay import CameraChoice, crowd, read_clip, read_config
+from dposer_ros.replay import CameraChoice, crowd, load_fitter, read_clip, read_config, replay
 from test.swaying import CAMERA, swaying
 
 NUM_FRAMES = 5
@@ -221,6 +224,15 @@ def test_missing_parameter_file_is_named(tmp_path):
         read_config(tmp_path / 'no.yaml')
 
 
+def test_long_silence_loses_everybody_as_in_the_live_node(observations):
+    make, _ = load_fitter(Config(), with_prior=False)
+    frames = [(seen.stamp_ns, [seen]) for seen in observations[:2]]
+    again = replace(observations[2], stamp_ns=observations[2].stamp_ns + 3_000_000_000)
+    outcome = replay(make(), [*frames, (again.stamp_ns, [again])])
+    assert [result.body_id for result in outcome.results] == ['p0001'] * 3 + ['p0002']
+    assert outcome.results[2].status == Status.LOST and len(outcome.cold_seconds) == 2
+
+
 def test_crowd_stands_side_by_side(observations):
     frames = list(crowd([(seen.stamp_ns, [seen]) for seen in observations], 3))
     people = frames[0][1]
@@ -248,3 +260,10 @@ def test_damaged_bag_is_refused(tmp_path):
     (tmp_path / 'x.mcap').write_bytes(b'short')
     with pytest.raises(MediaError, match='not a readable ROS 2 bag'):
         read_clip(tmp_path / 'x.mcap', CameraChoice(), Config())
+
+
+def test_built_in_motion_is_whole_and_has_pauses():
+    clip = read_clip(MOTION, CameraChoice(), Config())
+    gaps = np.diff([stamp for stamp, _ in clip.frames])
+    assert len(clip.frames) == 600 and (gaps > 2_000_000_000).sum() == 9
+    assert clip.camera.fx == 900.0
