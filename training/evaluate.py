@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dposer_core import rotations, skeleton
-from dposer_core.prior.architecture import label_of
+from dposer_core.prior.architecture import JAW_DIM, label_of
 from dposer_core.prior.checkpoint import PriorCheckpoint, load_checkpoint
 from dposer_core.prior.network import from_weights
 from dposer_core.prior.sde import SubVP
@@ -106,13 +106,17 @@ def evaluate(
         for t in TIMES:
             noise = np.random.default_rng(seed).normal(size=x_0.shape)
             x_t = SubVP().add_noise(x_0, t, noise)
-            row = {'test': name, 't': t}
+            row: dict = {'test': name, 't': t}
+            if offsets is not None:
+                row['noisy_mm'] = joint_error_mm(
+                    normalizer.denormalize(x_t / SubVP().alpha(t)), raw, offsets
+                )
             for method, estimate in (
                 ('network', denoise_network(checkpoint, x_t, t)),
                 ('gaussian', denoise_gaussian(mean, covariance, x_t, t)),
             ):
                 back = normalizer.denormalize(estimate.astype(np.float64))
-                turns = skeleton.NUM_JOINTS * 3 if checkpoint.part != 'face' else 3
+                turns = JAW_DIM if checkpoint.part == 'face' else checkpoint.config.dim
                 row[f'{method}_deg'] = angle_error_deg(back[:, :turns], raw[:, :turns])
                 row[f'{method}_x'] = float(np.sqrt(((estimate - x_0) ** 2).mean()))
                 if offsets is not None:
@@ -129,33 +133,49 @@ def open_body_offsets() -> np.ndarray:
     return joints - np.where(skeleton.PARENTS[:, None] >= 0, joints[skeleton.PARENTS], 0.0)
 
 
+def measure(checkpoint: PriorCheckpoint, data: Path, extra: Path | None = None) -> list[dict]:
+    """Rows of `evaluate` on what the packed file `data` holds out for this part, and on `extra`.
+
+    Args:
+        checkpoint: the prior.
+        data: file of training.pack.
+        extra: .npz with `pose_samples` (N, D) of another origin; hands as left hands.
+    """
+    widening = AugmentConfig(**checkpoint.notes['run']['augment'])
+    tests = {}
+    with np.load(data) as packed:
+        source = Augmenter.from_packed(packed, checkpoint.part, widening)
+        if checkpoint.part == 'body':
+            tests = {
+                'CMU 02, 03': packed['heldout_cmu'],
+                'HDM05': packed['heldout_hdm05'][::3],
+                'DeepMimic': packed['heldout_deepmimic'][::2],
+            }
+    training_x = source.batch(100_000, torch.Generator().manual_seed(0)).double().numpy()
+    if extra:
+        with np.load(extra) as file:
+            samples = file['pose_samples']
+        if checkpoint.part == 'hand':
+            samples = samples * np.tile(skeleton.MIRROR_SIGN, samples.shape[1] // 3)
+        tests[extra.stem] = samples
+    elif checkpoint.part != 'body':  # synthetic: fresh draws are all there is
+        fresh = source.batch(2_000, torch.Generator().manual_seed(1)).double().numpy()
+        tests['fresh synthetic'] = checkpoint.normalizer.denormalize(fresh)
+    offsets = open_body_offsets() if checkpoint.part == 'body' else None
+    return evaluate(checkpoint, training_x, tests, offsets)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('checkpoint', type=Path)
     parser.add_argument('--data', type=Path, default=PACKED, help='file of training.pack')
     parser.add_argument('--extra', type=Path, help='.npz with pose_samples (N, D) to measure on')
-    parser.add_argument('--mirror-extra', action='store_true', help='its hands are left hands')
     parser.add_argument('--json', type=Path, help='write the figures here')
     arguments = parser.parse_args()
-    checkpoint = load_checkpoint(arguments.checkpoint)
-    tests = {}
-    widening = AugmentConfig(**checkpoint.notes['run']['augment'])
-    with np.load(arguments.data) as packed:
-        data = Augmenter.from_packed(packed, checkpoint.part, widening)
-        training_x = data.batch(100_000, torch.Generator().manual_seed(0)).double().numpy()
-        if checkpoint.part == 'body':
-            tests = {'CMU 02, 03': packed['heldout_cmu'], 'HDM05': packed['heldout_hdm05'][::3]}
-    if arguments.extra:
-        with np.load(arguments.extra) as extra:
-            samples = extra['pose_samples']
-        if arguments.mirror_extra:
-            samples = samples * np.tile(skeleton.MIRROR_SIGN, samples.shape[1] // 3)
-        tests[arguments.extra.stem] = samples
-    offsets = open_body_offsets() if checkpoint.part == 'body' else None
-    rows = evaluate(checkpoint, training_x, tests, offsets)
+    rows = measure(load_checkpoint(arguments.checkpoint), arguments.data, arguments.extra)
     table = Table(title=f'{arguments.checkpoint.name}: error after one denoising step')
-    for column in rows[0] if rows else ():
+    for column in rows[0]:
         table.add_column(column)
     for row in rows:
         table.add_row(*(v if isinstance(v, str) else f'{v:.4g}' for v in row.values()))

@@ -17,6 +17,7 @@ from dposer_core.skeleton import JOINT_NAMES
 from training.data.archives import (
     DEFAULT_ROOT,
     HELD_OUT_SUBJECTS,
+    TEST_SOURCES,
     TRAINING_SOURCES,
     archive_folder,
     read_clips,
@@ -77,7 +78,10 @@ def pack(root: Path, path: Path, config: PackConfig) -> dict:
                 bodies.append(body)
                 cap = config.clip_cap_seconds * FPS
                 weights += [min(1.0, cap / max(len(body), 1))] * len(body)
-    hdm05 = np.concatenate([retarget(motion).body for motion in read_clips('hdm05_asf_amc', root)])
+    tests = {
+        name: np.concatenate([retarget(motion).body for motion in read_clips(source, root)])
+        for name, source in TEST_SOURCES.items()
+    }
 
     _, anchors = load_anchors(archive_folder('hands_handy', root))
     hands = generate_hands(
@@ -94,7 +98,7 @@ def pack(root: Path, path: Path, config: PackConfig) -> dict:
         'hand': hands.reshape(-1, 45).astype(np.float32),
         'face': faces.astype(np.float32),
         'heldout_cmu': np.concatenate(heldout).astype(np.float32),
-        'heldout_hdm05': hdm05.astype(np.float32),
+        **{f'heldout_{name}': body.astype(np.float32) for name, body in tests.items()},
     }
     report['arrays'] = {name: list(array.shape) for name, array in arrays.items()}
     partial = path.with_suffix('.partial.npz')

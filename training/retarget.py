@@ -80,6 +80,8 @@ class SourceSkeleton:
     arm: tuple[str, str, str]  # bones of upper arm, forearm, hand
     pelvis_offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """SMPL-X pelvis relative to the source's root, in the root's frame, metres."""
+    hinge_correction: bool = True
+    """Whether the elbow axis needs turning."""
 
 
 ACCLAIM = SourceSkeleton(
@@ -97,11 +99,20 @@ DAZ = SourceSkeleton(
     arm=('{s}Shldr', '{s}ForeArm', '{s}Hand'),
     pelvis_offset=(0.0, 0.10, 0.0),
 )
+DEEPMIMIC = SourceSkeleton(
+    pelvis='root',
+    chest='chest',
+    head='neck',
+    leg=('{s}hip', '{s}knee', '{s}ankle'),
+    arm=('{s}shoulder', '{s}elbow', '{s}hand'),
+    hinge_correction=False,
+)
 SKELETONS = {
     'cmu_asf_amc': ACCLAIM,
     'hdm05_asf_amc': ACCLAIM,
     'cmu_expmap': ACCLAIM,
     'cmu_bvh': DAZ,
+    'deepmimic': DEEPMIMIC,
 }
 
 
@@ -223,7 +234,8 @@ def _arm(
     # The DAZ rest pose draws the forearm bent by 17 degrees, yet its motions count flexion from a
     # straight arm (with the bend added no dancer ever straightens beyond 37 degrees).
     limb = motion.rest_direction[upper] + motion.rest_direction[lower]
-    align = _turn(rest, limb) * Rotation.from_rotvec([-corrections.elbow_hinge, 0.0, 0.0])
+    hinge = -corrections.elbow_hinge if source.hinge_correction else 0.0
+    align = _turn(rest, limb) * Rotation.from_rotvec([hinge, 0.0, 0.0])
 
     chest = world['spine3']
     shoulder = bones[upper] * align

@@ -23,7 +23,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from dposer_core.prior.architecture import TimeFCConfig, label_of
-from dposer_core.prior.checkpoint import PriorCheckpoint, save_checkpoint
+from dposer_core.prior.checkpoint import PriorCheckpoint, load_checkpoint, save_checkpoint
 from dposer_core.prior.network import TimeFC
 from dposer_core.prior.sde import SubVP
 from training.augment import AugmentConfig, Augmenter
@@ -48,8 +48,9 @@ class TrainConfig:
     ema_decay: float = 0.999  # the paper's 0.9999 needs more steps than a CPU hour has
     low_t: float = 0.4  # the range of t that the fits use
     low_t_share: float = 0.75  # of samples drawn from (0, low_t), the rest from (0, 1)
+    initial: str = ''  # checkpoint whose weights the run starts from, relative to the checkout
     seed: int = 42
-    save_every: int = 500
+    save_every: int = 100
     threads: int = 1
     licence: str = ''
     notes: dict = dataclasses.field(default_factory=dict)
@@ -129,6 +130,10 @@ def train(
             scale_by_sigma=config.scale_by_sigma,
         )
     )
+    if config.initial:
+        start = load_checkpoint(Path(__file__).parents[1] / config.initial, config.part, data.dim)
+        tensors = {name: torch.from_numpy(value) for name, value in start.weights.items()}
+        network.load_state_dict(tensors, strict=False)  # all but the constant `sigmas`
     ema = Ema(network, config.ema_decay)
     optimizer = torch.optim.RAdam(network.parameters(), lr=config.learning_rate)
     model, optimizer = fabric.setup(network, optimizer)
@@ -195,7 +200,8 @@ def checkpoint_of(
         std=data.std.numpy(),
         licence=run.pop('licence'),
         source_commit=commit,
-        notes=run.pop('notes') | {'run': run, 'steps': progress['step']},
+        notes=run.pop('notes')
+        | {'run': run, 'steps': progress['step'], 'seconds': round(progress['seconds'])},
     )
 
 

@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 from dposer_core.errors import MediaError
 from training.data.asf_amc import read_amc, read_asf
 from training.data.bvh import read_bvh
+from training.data.deepmimic import read_deepmimic
 from training.data.expmap import read_expmap
 from training.data.handy import read_handy
 
@@ -154,6 +155,18 @@ def test_expmap_is_read_with_the_opposite_sign(tmp_path: Path) -> None:
 def test_expmap_of_wrong_width_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r'rows of 117'):
         read_expmap(_write(tmp_path / 'a.txt', '1,2,3\n4,5,6\n'), 'a', 'cmu_expmap')
+
+
+def test_deepmimic_hinge_bends_the_knee(tmp_path: Path) -> None:
+    still = [1.0, 0.0, 0.0, 0.0]
+    row = [0.05, 1.0, 2.0, 3.0, *still * 3, *still, -0.5, *still, *still, 0.4]
+    row += [*still, 0.0, *still, *still, 0.0]
+    path = _write(tmp_path / 'humanoid3d_a.txt', json.dumps({'Frames': [row, row]}))
+    motion = read_deepmimic(path, 'a', 'deepmimic')
+    assert motion.fps == pytest.approx(20.0)
+    np.testing.assert_allclose(motion.pelvis[0], [-3.0, 2.0, 1.0])  # forward is z, left is x
+    back = motion.world_rotmat['rknee'][0] @ [0.0, -1.0, 0.0]
+    np.testing.assert_allclose(back, [0.0, -np.cos(0.5), -np.sin(0.5)], atol=1e-12)
 
 
 def _snapshot(sign: float) -> str:

@@ -9,11 +9,13 @@ from pathlib import Path
 from dposer_core.errors import MediaError
 from training.data.asf_amc import read_amc, read_asf
 from training.data.bvh import read_bvh
+from training.data.deepmimic import read_deepmimic
 from training.data.expmap import read_expmap
 from training.data.motion import SourceMotion
 
 DEFAULT_ROOT = Path(__file__).parents[2] / 'data'
 TRAINING_SOURCES = ('cmu_asf_amc', 'cmu_bvh', 'cmu_expmap')
+TEST_SOURCES = {'hdm05': 'hdm05_asf_amc', 'deepmimic': 'deepmimic'}  # never trained on
 HELD_OUT_SUBJECTS = ('cmu02', 'cmu03')
 
 
@@ -41,6 +43,9 @@ def read_clips(archive: str, root: Path = DEFAULT_ROOT) -> Iterator[SourceMotion
     elif archive == 'cmu_expmap':
         for path in sorted(folder.rglob('*.txt')):
             yield read_expmap(path, f'expmap_{path.parent.name}', archive)
+    elif archive == 'deepmimic':
+        for path in sorted(folder.rglob('humanoid3d_*.txt')):
+            yield read_deepmimic(path, 'deepmimic', archive)
     else:
         raise MediaError(f"unknown archive '{archive}'")
 

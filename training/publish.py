@@ -1,0 +1,178 @@
+"""Puts finished checkpoints into `dposer_core/weights/` and writes their model cards.
+
+    python -m training.publish --extra-body POSES.npz --extra-hand HANDS.npz
+
+What a card says of figures is measured here and now; what it says of data is in `_TEXTS`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from dposer_core.prior.checkpoint import (
+    WEIGHTS_DIR,
+    PriorCheckpoint,
+    load_checkpoint,
+    save_checkpoint,
+    save_composition,
+)
+from training.evaluate import measure
+from training.pack import PACKED
+
+PARTS = ('body', 'hand', 'face')
+
+_CMU = (
+    'The data used in this project was obtained from mocap.cs.cmu.edu. The database was created '
+    'with funding from NSF EIA-0196217.'
+)
+_TEXTS = {
+    'body': {
+        'title': 'Body prior (21 joints, 63 values)',
+        'data': """\
+Real motion of the CMU motion capture database only; synthetic share: none of the poses are
+invented, but half of the training samples combine limbs of different clips and half carry joint
+noise.
+
+{sources}
+
+Held out, never trained on: CMU subjects 02 and 03, HDM05 (CC BY-SA 3.0) and DeepMimic. Clips of
+other archives that repeat a held-out clip were found by comparing poses and left out: {leaks}.
+
+Every clip was converted to SMPL-X rotations at 30 fps (`training/retarget.py`) five times: once as
+it is, four times with random anatomy within plausible bounds (share of the collars in the arm's
+swing, axis of the elbow, division of the spine, neck and pronation), because the sources do not
+tell these. Then mirrored, near duplicates dropped, and long clips capped to the weight of 20 s.
+
+{cmu}""",
+        'limits': """\
+- About 30 minutes of motion by few people: walking, running, sport, dance, martial arts, climbing
+  and sitting. Lying, crawling and acrobatics are rare or absent. It is a default, not a substitute
+  for a prior trained on AMASS.
+- Toes never move in the sources; their values are small noise. Wrists and collars are
+  reconstructed, not measured.
+- At t = 0.1, where little is hidden, the prior hardly improves poses of another origin and may
+  worsen them; its use is at larger t, where evidence is missing.""",
+    },
+    'hand': {
+        'title': 'Hand prior (right hand, 15 joints, 45 values, relative to the flat hand)',
+        'data': """\
+Synthetic: {hand} poses drawn between, around and beyond 110 snapshots of real hands (55 of each
+hand, mirrored to right hands; rest, flat, pinch, grab, finger spelling, counting) of the Handy
+project (MIT, (c) 2020-2021 Stewart Smith). The snapshots are joint positions; bone directions were
+turned into rotations with zero twist. Fingers are interpolated together or singly, swapped between
+poses, curled, spread and kept within joint limits; 30 % of the anchors are relaxed, half-curled
+hands (`training/hands.py` holds every parameter).""",
+        'limits': """\
+- No recorded hand motion: how often a pose occurs, and what goes with which, is assumed.
+- Hands that hold objects are represented by `grab` and `pinch` snapshots only.
+- Both hands use this network; there is no coupling between hands or with the arms.""",
+    },
+    'face': {
+        'title': 'Face prior (jaw 3, expression 10)',
+        'data': """\
+Synthetic altogether: {face} samples of a model with six factors (talking, rounding, smiling,
+surprise, frowning, one-sidedness) that move the ten expression coefficients of the open body and
+the jaw together, with blinks and 25 % faces near rest (`training/faces.py`).""",
+        'limits': """\
+- No recorded face went into it. It keeps jaw and expression within what faces do; it knows nothing
+  about how often they do it.
+- The coefficients are those of the open body. For the expression space of a licensed SMPL-X file
+  use a prior trained for it.""",
+    },
+}
+
+
+def card(checkpoint: PriorCheckpoint, size: int, seconds: float, report: dict, rows: list) -> str:
+    """The model card of one part, Markdown."""
+    text = _TEXTS[checkpoint.part]
+    run, config = checkpoint.notes['run'], checkpoint.config
+    sources = _table(
+        ['archive', 'clips', 'frames at 30 fps', 'poses kept of 5 conversions'],
+        [[name, c['clips'], c['frames'], c['kept']] for name, c in report['sources'].items()],
+    )
+    counts = {name: f'{shape[0]:,}' for name, shape in report['arrays'].items()}
+    leaks = ', '.join(report['left_out_as_held_out']) or 'none'
+    data = text['data'].format(sources=sources, leaks=leaks, cmu=_CMU, **counts)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    figures = _table(
+        columns,
+        [
+            [row[k] if isinstance(row[k], str) else f'{row[k]:.4g}' for k in columns]
+            for row in rows
+        ],
+    )
+    start = f', started from `{run["initial"]}`' if run['initial'] else ''
+    return f"""# {text['title']}
+
+Noise predictor of the DPoser papers (sub-VP diffusion), trained from scratch by this project.
+{checkpoint.licence}
+
+| | |
+|---|---|
+| network | TimeFC, hidden {config.hidden}, embedding {config.embed}, {config.blocks} blocks; \
+output divided by sigma: {'yes' if config.scale_by_sigma else 'no'} |
+| file | {size / 1024:.0f} KiB, 16-bit weights, sha256 of the tensors `{checkpoint.sha256[:16]}` |
+| run | `training/configs/{checkpoint.part}.yaml`, seed {run['seed']}, \
+{checkpoint.notes['steps']} of {run['steps']} steps of {run['batch']} samples{start} |
+| time | {seconds / 60:.0f} minutes of wall clock, one thread, on a CPU shared with other work |
+| code | commit `{checkpoint.source_commit}` |
+
+## Data
+
+{data}
+
+## Figures
+
+One denoising step from x_t to the pose, against the exact posterior mean of a Gaussian with mean
+and covariance of the same widened training data (`python -m training.evaluate`; noise seed 0).
+`deg`: mean angle per joint; `x`: root mean square in normalised units; `mm`: mean distance of the
+21 body joints of the open body with the pelvis fixed; `noisy`: the pose before denoising. Test
+sets named `toy_*` are the 500 research example poses of the paper's repository, measured once,
+never trained on or tuned to.
+
+{figures}
+
+## Limits
+
+{text['limits']}
+"""
+
+
+def _table(columns: list[str], rows: list[list]) -> str:
+    lines = [columns, ['---'] * len(columns), *rows]
+    return '\n'.join('| ' + ' | '.join(str(cell) for cell in line) + ' |' for line in lines)
+
+
+def publish(runs: Path, data: Path, extra: dict[str, Path | None], parts: list[str]) -> None:
+    """Copy `parts` from `runs`, measure them, write cards and the whole-body composition."""
+    with np.load(data) as packed:
+        report = json.loads(str(packed['report']))
+    for part in parts:
+        checkpoint = load_checkpoint(runs / f'{part}.safetensors', part=part)
+        seconds = checkpoint.notes['seconds']
+        target = WEIGHTS_DIR / f'{part}.safetensors'
+        save_checkpoint(target, checkpoint)
+        checkpoint = load_checkpoint(target)
+        rows = measure(checkpoint, data, extra.get(part))
+        text = card(checkpoint, target.stat().st_size, seconds, report, rows)
+        (WEIGHTS_DIR / f'{part}.md').write_text(text)
+    files = [WEIGHTS_DIR / f'{part}.safetensors' for part in PARTS]
+    save_composition(WEIGHTS_DIR / 'wholebody.json', *files)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('parts', nargs='*', default=list(PARTS), help='body, hand, face')
+    parser.add_argument('--data', type=Path, default=PACKED, help='file of training.pack')
+    parser.add_argument('--extra-body', type=Path, help='.npz with pose_samples (N, 63)')
+    parser.add_argument('--extra-hand', type=Path, help='.npz with pose_samples (N, 45), left')
+    arguments = parser.parse_args()
+    extra = {'body': arguments.extra_body, 'hand': arguments.extra_hand}
+    publish(arguments.data.parent / 'runs', arguments.data, extra, arguments.parts)
+
+
+if __name__ == '__main__':
+    main()
