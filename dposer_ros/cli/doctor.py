@@ -11,6 +11,7 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dposer_core.errors import ConfigError, DPoserError
@@ -144,10 +145,16 @@ def _module(name: str) -> str:
 
 
 def _print(rows: list[Row]) -> None:
-    table = Table('check', 'result')
-    table.add_column('found', overflow='fold')
-    table.add_column('remedy', overflow='fold')
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(style='bold')
+    table.add_column(overflow='fold')
     for row in rows:
-        label = row.status if row.required else f'{row.status} (optional)'
-        table.add_row(row.name, f'[{_STYLES[row.status]}]{label}[/]', row.detail, row.remedy)
+        told = not row.remedy or row.remedy in row.detail
+        remedy = '' if told else f'\n[bold]remedy:[/] {row.remedy}'
+        optional = '' if row.required else ' (optional)'
+        style = _STYLES[row.status]
+        table.add_row(
+            f'[{style}]{row.status}[/]', f'{row.name}{optional}', escape(row.detail) + remedy
+        )
     Console().print(table)
