@@ -38,7 +38,7 @@ LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SWITCH_RATIO = 0.7
 
 # A URDF that differs by less is not published again, and settling betas not more often than this.
-URDF_TOLERANCE = 0.0005  # m
+URDF_TOLERANCE = 0.0002  # m; along the chain it adds up
 URDF_PERIOD = 1.0  # s
 
 RestJoints = Callable[[np.ndarray], np.ndarray]

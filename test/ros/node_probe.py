@@ -98,6 +98,10 @@ class Probe(Node):
     def send_camera(self, **kwargs) -> None:
         self.camera.publish(camera_info(**kwargs))
 
+    def urdf(self) -> str:
+        """The one that stands now."""
+        return self.received['/human/urdf'][-1].data
+
     def states(self) -> list[SmplxState]:
         return self.received['/human/smplx_state']
 

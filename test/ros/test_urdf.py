@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from null_fitter import rest_joints
 from scipy.spatial.transform import Rotation
+from urdf_chain import urdf_positions
 
 from dposer_core import skeleton
 from dposer_ros import frames, urdf
@@ -11,28 +12,6 @@ from dposer_ros import frames, urdf
 pytestmark = pytest.mark.ros
 
 BODY_ID = 'p0001'
-
-
-def numbers(text):
-    return np.array([float(v) for v in text.split()])
-
-
-def urdf_positions(text, angles, body_origin, body_quat):
-    """(55, 3) by the URDF alone: parse the file, chain its joints. Independent of our code."""
-    robot = ElementTree.fromstring(text)
-    poses = {frames.body_frame(BODY_ID): (body_origin, Rotation.from_quat(body_quat))}
-    for joint in robot.iter('joint'):  # parents come first
-        position, rotation = poses[joint.find('parent').get('link')]
-        origin = joint.find('origin')
-        position = position + rotation.apply(numbers(origin.get('xyz')))
-        rotation = rotation * Rotation.from_euler('xyz', numbers(origin.get('rpy')))
-        if joint.get('type') == 'revolute':
-            angle, limit = angles[joint.get('name')], joint.find('limit')
-            assert float(limit.get('lower')) <= angle <= float(limit.get('upper')) + 1e-9
-            axis = numbers(joint.find('axis').get('xyz'))
-            rotation = rotation * Rotation.from_rotvec(angle * axis)
-        poses[joint.find('child').get('link')] = (position, rotation)
-    return np.array([poses[frames.link_frame(name, BODY_ID)][0] for name in skeleton.JOINT_NAMES])
 
 
 def posed(rest, pose):
@@ -53,7 +32,7 @@ def test_urdf_at_the_joint_states_is_the_state(seed):
     joints = posed(rest, pose) + rng.normal(size=3)
     origin, quat = frames.body_pose(joints, Rotation.from_rotvec(pose[0]).as_quat())
     angles = dict(zip(urdf.JOINT_NAMES, urdf.joint_angles(pose), strict=True))
-    found = urdf_positions(urdf.skeleton_urdf(rest, BODY_ID), angles, origin, quat)
+    found = urdf_positions(urdf.skeleton_urdf(rest, BODY_ID), angles, BODY_ID, origin, quat)
     assert np.abs(found - joints).max() < 1e-4  # the file has six digits; promised is 1 mm
 
 
