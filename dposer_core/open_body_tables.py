@@ -28,9 +28,7 @@ BONE_SHARES: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = (
     ('jaw', (('jaw', 1.0),)),
     ('tongue', (('jaw', 1.0),)),
     ('special04', (('jaw', 1.0),)),
-    ('oris01', (('jaw', 1.0),)),  # lower lip; the upper one (oris03 to oris05) stays on the head
-    ('oris02', (('jaw', 1.0),)),
-    ('oris06.', (('jaw', 1.0),)),
+    ('oris01', (('jaw', 1.0),)),  # lower lip; the upper one (oris03, oris05) stays on the head
     ('oris07', (('jaw', 1.0),)),
     ('eye', (('eye', 1.0),)),
 )
@@ -79,14 +77,15 @@ REST_DIRECTIONS: dict[str, np.ndarray] = {
 # from the middle, to either side with equal chance.
 PHENOTYPES: dict[str, tuple[float, float, float, float]] = {
     'gender': (0.4, 0.1, 0.0, 0.5),
-    'age': (0.70, 0.08, 0.55, 0.95),
-    'muscle': (0.5, 0.17, 0.05, 0.95),
-    'weight': (0.5, 0.17, 0.05, 0.95),
+    'age': (0.70, 0.12, 0.50, 1.0),
+    'muscle': (0.5, 0.25, 0.0, 1.0),
+    'weight': (0.5, 0.25, 0.0, 1.0),
+    # Narrow: gives the spread of statures of grown-ups, 7 cm per sex.
     'height': (0.41, 0.05, 0.05, 0.95),
-    'proportions': (0.5, 0.17, 0.05, 0.95),
-    'cupsize': (0.5, 0.15, 0.05, 0.95),
-    'firmness': (0.5, 0.15, 0.05, 0.95),
-    'african': (0.5, 0.25, 0.05, 1.0),
-    'asian': (0.5, 0.25, 0.05, 1.0),
-    'caucasian': (0.5, 0.25, 0.05, 1.0),
+    'proportions': (0.5, 0.25, 0.0, 1.0),
+    'cupsize': (0.5, 0.2, 0.0, 1.0),
+    'firmness': (0.5, 0.2, 0.0, 1.0),
+    'african': (0.5, 0.3, 0.02, 1.0),
+    'asian': (0.5, 0.3, 0.02, 1.0),
+    'caucasian': (0.5, 0.3, 0.02, 1.0),
 }

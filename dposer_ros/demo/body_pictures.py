@@ -19,8 +19,11 @@ _QUARTER = np.radians(-35.0)
 
 def write_picture(body: Body, name: str, folder: Path) -> Path:
     """Draw the picture `name` of `PICTURES` into `folder`, with few colours to keep it small."""
+    from PIL import Image
+
     path = folder / f'body_{name}.png'
-    cv2.imwrite(str(path), PICTURES[name](body), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    image = Image.fromarray(np.ascontiguousarray(PICTURES[name](body)[..., ::-1]))
+    image.quantize(64).save(path, optimize=True)
     return path
 
 
@@ -60,13 +63,13 @@ def poses_picture(body: Body) -> np.ndarray:
 
 def betas_picture(body: Body) -> np.ndarray:
     """Each beta at +2 (above) and -2, at one scale."""
-    rest = _pose(left_shoulder=(0, 0, -0.9), right_shoulder=(0, 0, 0.9))
+    rest = _pose(left_shoulder=(0, 0, -1.25), right_shoulder=(0, 0, 1.25))
     tiles = []
     for value in (2.0, -2.0):
         for k in range(body.tables.num_betas):
             vertices = body.vertices(rest, value * np.eye(body.tables.num_betas)[k])[0]
             middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
-            tiles.append(_tile(body, vertices, middle, 1.05, size=(160, 330), high=2.05,
+            tiles.append(_tile(body, vertices, middle, 1.05, size=(170, 340), high=2.1,
                                text=f'beta {k}: {value:+.0f}'))  # fmt: skip
     return _grid(tiles, columns=body.tables.num_betas)
 
@@ -87,13 +90,12 @@ def expressions_picture(body: Body) -> np.ndarray:
 
 
 def jaw_picture(body: Body) -> np.ndarray:
-    """The jaw joint: shut, open, wide open, to the side; the eyes to the left."""
+    """The jaw joint: shut, open, wide open, to the side."""
     moves = {
         'rest': _pose(),
         'jaw 0.15 rad': _pose(jaw=(0.15, 0, 0)),
         'jaw 0.35 rad': _pose(jaw=(0.35, 0, 0)),
         'jaw to the left': _pose(jaw=(0.1, 0.15, 0)),
-        'eyes to the left': _pose(left_eye=(0, 0.5, 0), right_eye=(0, 0.5, 0)),
     }
     centre = _face(body.joints(np.zeros((NUM_JOINTS, 3)))[0]) - (0, 0.01, 0)
     return _grid(
