@@ -11,7 +11,7 @@ import numpy as np
 from dposer_core.errors import MediaError
 from dposer_core.triangulation import triangulate_points
 from dposer_core.video import decode, video_info
-from dposer_ros.demo.clips import multiview_clips, multiview_rig
+from dposer_ros.demo.clips import Clip, multiview_clips, multiview_rig
 from dposer_ros.demo.detector import HolisticDetector
 from dposer_ros.demo.lifetime import run_main
 
@@ -21,15 +21,20 @@ scatter by about 10."""
 MIN_CAMERAS = 3
 
 
-def detect_video(path: Path, first_count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Keypoints (N, 133, 2) in pixels and confidence (N, 133) of every frame; prints progress."""
+def detect_clip(clip: Clip, counted: int) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (N, 133, 2) and confidence (N, 133) of the clip's frames at full resolution.
+
+    Prints 'frame N' for the progress bar, counting on from `counted`.
+    """
     detector = HolisticDetector()
     points, confidence = [], []
-    for index, frame, _ in decode(path):
+    for index, frame, _ in decode(clip.video):
+        if index % clip.step:
+            continue
         found = detector.detect(frame.to_ndarray(format='bgr24'))
         points.append(np.full((133, 2), np.nan) if found is None else found[0])
         confidence.append(np.zeros(133) if found is None else found[1])
-        print(f'frame {first_count + index + 1}', flush=True)
+        print(f'frame {counted + len(points)}', flush=True)
     return np.stack(points), np.stack(confidence)
 
 
@@ -42,7 +47,7 @@ def triangulated_clip() -> dict[str, np.ndarray]:
     clips, rig = multiview_clips(), multiview_rig()
     detections, count = [], 0
     for clip in clips:
-        detections.append(detect_video(clip.video, count))
+        detections.append(detect_clip(clip, count))
         count += len(detections[-1][0])
     length = min(len(points) for points, _ in detections)
     if length == 0:
@@ -57,7 +62,7 @@ def triangulated_clip() -> dict[str, np.ndarray]:
         )
         for t in range(length)
     ]
-    rate = video_info(clips[0].video).rate
+    rate = video_info(clips[0].video).rate / clips[0].step
     return {
         'points': rig[0].to_camera(np.stack([f.points for f in frames])),
         'confidence': np.stack([f.confidence for f in frames]),

@@ -234,6 +234,12 @@ def print_report(report: dict, console: Console) -> None:
         for group, shares in report['joint_sources'].items():
             table.add_row(group, *(f'{100 * shares[name]:.0f}' for name in names))
         console.print(table)
+    if 'triangulation_error_px' in report:
+        console.print(
+            f'triangulation: median reprojection error {report["triangulation_error_px"]:.1f} px'
+            f' of the original videos; {report["frames_3d"]["answered"]} of'
+            f' {report["frames_3d"]["in"]} 3D frames answered'
+        )
     for title, key in (
         ('monocular fit against triangulation', 'monocular_against_triangulation'),
         ('fit of the 3D keypoints against them', 'fit_3d_against_triangulation'),

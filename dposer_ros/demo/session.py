@@ -10,9 +10,9 @@ from dposer_core.body_model import load_body
 from dposer_core.video import video_info
 from dposer_ros import launch_arguments
 from dposer_ros.demo.bag import DemoRecording, read_recording
-from dposer_ros.demo.clips import Clip, multiview_clips
+from dposer_ros.demo.clips import Clip, clip_length, multiview_clips
 from dposer_ros.demo.film import write_film, write_picture
-from dposer_ros.demo.report import compare_with_triangulation, make_report
+from dposer_ros.demo.report import compare_with_triangulation, frame_counts, make_report
 from dposer_ros.demo.run import (
     RunRecord,
     clip_source,
@@ -70,10 +70,12 @@ def _multiview(
     progress: Progress,
 ) -> dict:
     """Triangulate all cameras, feed the 3D path, and compare both fits with the triangulation."""
-    info = video_info(multiview_clips()[0].video)
+    clip = multiview_clips()[0]
+    info = video_info(clip.video)
+    frames, rate = clip_length(clip, info), info.rate / clip.step
     path = output / 'keypoints_3d.npz'
     run_module(
-        'dposer_ros.demo.multiview', [str(path)], output, 4 * info.frames, 'all cameras', progress
+        'dposer_ros.demo.multiview', [str(path)], output, 4 * frames, 'all cameras', progress
     )
     with np.load(path) as archive:
         truth, error_px = archive['points'], archive['error_px']
@@ -88,13 +90,12 @@ def _multiview(
     return {
         'triangulation_error_px': float(np.nanmedian(error_px[:, 5:17])),
         'monocular_against_triangulation': compare_with_triangulation(
-            monocular, run.start_ns, truth, info.rate
+            monocular, run.start_ns, truth, rate
         ),
         'fit_3d_against_triangulation': compare_with_triangulation(
-            fit_3d, run_3d.start_ns, truth, info.rate
+            fit_3d, run_3d.start_ns, truth, rate
         ),
-        'answered_3d': len(fit_3d.states),
-        'played_3d': run_3d.played,
+        'frames_3d': frame_counts(fit_3d, run_3d),
     }
 
 
