@@ -211,6 +211,8 @@ class Replay:
     """Step time of frames in which everybody was known from the frame before."""
     cold_seconds: list[float] = field(default_factory=list)
     """Step time of frames in which somebody was started from nothing."""
+    cpu_seconds: list[float] = field(default_factory=list)
+    """CPU time of every frame with people: what a busy machine takes nothing away from."""
     stage_seconds: dict[str, list[float]] = field(default_factory=dict)
     """Stage -> seconds, one entry for each fitted person."""
     wall_seconds: float = 0.0
@@ -221,8 +223,10 @@ class Replay:
         """Step time of every frame with people."""
         return self.warm_seconds + self.cold_seconds
 
-    def add(self, observations: list[Observation], results: list[FitResult], took: float) -> None:
-        """Count one frame."""
+    def add(
+        self, observations: list[Observation], results: list[FitResult], took: float, cpu: float
+    ) -> None:
+        """Count one frame that took so many seconds, and so many of CPU time."""
         self.frames += 1
         self.results += results
         if not observations:
@@ -230,6 +234,7 @@ class Replay:
         fitted = [r for r in results if r.status not in (Status.PREDICTED, Status.LOST)]
         self.frames_with_people += 1
         self.answered += bool(fitted)
+        self.cpu_seconds.append(cpu)
         is_cold = any(not result.stats.warm_started for result in fitted)
         (self.cold_seconds if is_cold else self.warm_seconds).append(took)
         for result in fitted:
@@ -256,9 +261,10 @@ def replay(
             # The live node would have said so while nothing came.
             outcome.results += fitter.predict(newest_ns + silence_ns)
         newest_ns = stamp_ns
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         results = fitter.step(stamp_ns, observations)
-        outcome.add(observations, results, time.perf_counter() - start)
+        cpu = time.process_time() - cpu_start
+        outcome.add(observations, results, time.perf_counter() - start, cpu)
         progress()
     outcome.wall_seconds = time.perf_counter() - begin
     return outcome

@@ -113,6 +113,7 @@ def _details(outcome: Any) -> dict[str, Any]:
     return {
         'warm_ms': milliseconds(outcome.warm_seconds),
         'cold_ms': milliseconds(outcome.cold_seconds),
+        'cpu_ms': milliseconds(outcome.cpu_seconds),
         'stages_ms': {name: milliseconds(s) for name, s in outcome.stage_seconds.items()},
         'within_30_fps': float((times_ms <= FRAME_MS).mean()) if times_ms.size else None,
     }
@@ -158,6 +159,7 @@ def _print(report: dict[str, Any]) -> None:
         'frame, all': report['fit_ms'],
         'frame, tracking': report['warm_ms'],
         'frame, cold start': report['cold_ms'],
+        'frame, CPU time': report['cpu_ms'],
         **{f'  {name}, per person': values for name, values in report['stages_ms'].items()},
     }
     for name, values in rows.items():

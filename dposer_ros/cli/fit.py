@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dposer_core.camera import PinholeCamera
-from dposer_core.errors import ConfigError
+from dposer_core.errors import ConfigError, ObservationError
 
 if TYPE_CHECKING:
     from dposer_ros.replay import CameraChoice, Clip, Replay
@@ -67,10 +67,18 @@ def fit(
     typer.echo(f'{source}: {clip.source}, {len(clip.frames)} frames, {_camera_text(clip)}')
     for cause, count in clip.refused.most_common(5):
         typer.secho(f'warning: {count} x {cause}', fg='yellow', err=True)
+    if not any(people for _, people in clip.frames):
+        raise ObservationError(f'{source}: nobody in any of the {len(clip.frames)} frames')
     make, model = load_fitter(config, prior)
     warm_up(make, clip.frames)
     with progress_bar('fitting', len(clip.frames)) as advance:
         outcome = replay(make(), clip.frames, advance)
+    if not outcome.results:
+        raise ObservationError(
+            f'{source}: nobody could be fitted in {outcome.frames_with_people} frames; a person '
+            f'needs {config.track.min_points} body points (track.min_points) of confidence '
+            f'{config.input.confidence_threshold} or more (input.confidence_threshold)'
+        )
     write_states(output, states_from_results(outcome.results, model, clip.camera))
     report = {
         'input': str(source),

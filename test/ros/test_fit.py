@@ -143,6 +143,25 @@ def test_pixels_without_a_camera_say_what_to_give(npz, tmp_path):
         read_clip(tmp_path / 'bare.npz', CameraChoice(), Config())
 
 
+def test_recording_of_nobody_is_refused(npz, tmp_path, capsys):
+    with np.load(npz) as archive:
+        arrays = {**archive, 'confidence': np.zeros((NUM_FRAMES, 133))}
+    arrays['points'] = np.full_like(arrays['points'], np.nan)
+    np.savez(npz, **arrays)
+    with pytest.raises(SystemExit):
+        cli.main(['fit', str(npz), '-o', str(tmp_path / 's.npz')])
+    assert 'nobody in any of the 5 frames' in capsys.readouterr().err
+
+
+def test_confidences_that_are_all_zero_are_named(npz, tmp_path, capsys):
+    with np.load(npz) as archive:
+        np.savez(npz, **{**archive, 'confidence': np.zeros((NUM_FRAMES, 133))})
+    with pytest.raises(SystemExit):
+        cli.main(['fit', str(npz), '-o', str(tmp_path / 's.npz'), *OPTIONS])
+    assert 'nobody could be fitted in 5 frames' in capsys.readouterr().err
+    assert not (tmp_path / 's.npz').exists()
+
+
 def test_size_option_assumes_a_camera(npz, tmp_path):
     clip = read_clip(npz, camera_choice('', None, '960x540'), Config())
     assert clip.camera.fx == pytest.approx(np.hypot(960, 540))
