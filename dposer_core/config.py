@@ -78,7 +78,7 @@ class FitConfig:
         0.030, 'the fit stops iterating after this time; replay ignores it', unit='s', low=0.001, high=10.0, live=True
     )
     sigma_px_relative: float = param(
-        0.006, 'detector noise (1 sigma) as a share of the height of the person in the image', low=0.0001, high=0.1, live=True
+        0.01, 'detector noise (1 sigma) as a share of the height of the person in the image', low=0.0001, high=0.1, live=True
     )
     sigma_m: float = param(0.01, 'noise of 3D points (1 sigma)', unit='m', low=0.0001, high=1.0, live=True)
     robust_scale: float = param(
