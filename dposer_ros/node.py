@@ -5,22 +5,15 @@ One message: `_on_keypoints` (executor thread) judges its stamp and puts it into
 """
 
 import dataclasses
-import os
-import signal
 import sys
-import threading
 import time
-import traceback
 from collections.abc import Callable
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
@@ -42,23 +35,17 @@ from dposer_ros.live_model import LiveModel, load_live_model
 from dposer_ros.msg import KeypointFrame
 from dposer_ros.outputs import Counters, Outputs
 from dposer_ros.parameters import NodeParameters
+from dposer_ros.process import run_until_signal
 from dposer_ros.refusals import Refusals, Refused, guarded, transition
 
 KEYPOINTS_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 CAMERA_QOS = QoSProfile(depth=1)
+QOS_OVERRIDES = QoSOverridingOptions.with_default_policies()
 
 # Silence that is answered with predictions: longer than the period of the slowest detectors
 # (5 Hz), shorter than the age at which a state may no longer be called TRACKING.
 SILENCE = 0.25  # s
 STOP_TIMEOUT = 0.5  # s, for the fit in progress
-
-
-@dataclasses.dataclass(frozen=True)
-class Arrival:
-    """A message in the mailbox."""
-
-    msg: KeypointFrame
-    times: FrameTimes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +77,9 @@ class WholeBodyNode(LifecycleNode):
         self._diagnostics = Diagnostics(self.get_name(), self.refusals)
         self._model: LiveModel | None = None
         self._outputs: Outputs | None = None
-        self._worker: LatestWorker[Arrival] | None = None
+        self._worker: LatestWorker[tuple[KeypointFrame, FrameTimes]] | None = None
         self._inputs: list = []
+        self._cameras: Cameras | None = None
         self._diagnostics_pub = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A wall timer: diagnostics go on when simulated time stands still.
         self.create_timer(
@@ -117,7 +105,7 @@ class WholeBodyNode(LifecycleNode):
         age = (now_ns - stamp_ns) * 1e-9
         self._diagnostics.arrived(stamp_ns, age, msg.seq)
         self._gate.admit(stamp_ns, now_ns, self._settings.core.input)
-        self._worker.put(Arrival(msg, FrameTimes(age)))
+        self._worker.put((msg, FrameTimes(age)))
 
     @guarded
     def _on_camera_info(self, msg: CameraInfo) -> None:
@@ -132,8 +120,8 @@ class WholeBodyNode(LifecycleNode):
 
     # --- one frame: worker thread -------------------------------------------------------------
 
-    def _fit_latest(self, arrival: Arrival) -> None:
-        msg, times = arrival.msg, arrival.times
+    def _fit_latest(self, arrival: tuple[KeypointFrame, FrameTimes]) -> None:
+        msg, times = arrival
         times.taken()
         with times.stage('preprocess'):
             config = self._live_config()
@@ -174,8 +162,10 @@ class WholeBodyNode(LifecycleNode):
             return
         self._live_config()
         stamp_ns = self._last.stamp_ns + int(silence * 1e9)
-        results = self._model.fitter.predict(stamp_ns)
-        self._publish(results, header_at(stamp_ns, self._last.frame_id), FrameTimes(age_in=0.0))
+        times = FrameTimes(age_in=0.0)  # nothing has come in
+        with times.stage('fit'):
+            results = self._model.fitter.predict(stamp_ns)
+        self._publish(results, header_at(stamp_ns, self._last.frame_id), times)
 
     def _publish(self, results: list[FitResult], header: Header, times: FrameTimes) -> bool:
         """Publish unless the stamp would run backwards; False if so."""
@@ -230,19 +220,21 @@ class WholeBodyNode(LifecycleNode):
     @transition(on_failure=TransitionCallbackReturn.FAILURE)
     def on_activate(self) -> None:
         """Open the inputs and start the worker."""
+        self._stop_input()  # of an activation that failed half way
         self._forget()
         self.refusals.clear()
         self._diagnostics.clear()
         self._gate = StampGate()
-        self._cameras: Cameras | None = None
+        self._cameras = None
         self._camera_content: tuple = ()
         self._worker = LatestWorker(self._fit_latest, self._predict_silence, self._on_worker_error)
         self._worker.start()
         self._inputs = [
-            self.create_subscription(
-                KeypointFrame, 'keypoints', self._on_keypoints, KEYPOINTS_QOS
-            ),
-            self.create_subscription(CameraInfo, 'camera_info', self._on_camera_info, CAMERA_QOS),
+            self.create_subscription(*topic, qos_overriding_options=QOS_OVERRIDES)
+            for topic in (
+                (KeypointFrame, 'keypoints', self._on_keypoints, KEYPOINTS_QOS),
+                (CameraInfo, 'camera_info', self._on_camera_info, CAMERA_QOS),
+            )
         ]
         self.get_logger().info(f'listening to {self._inputs[0].topic_name}')
 
@@ -303,6 +295,7 @@ class WholeBodyNode(LifecycleNode):
         self._publish([], header_at(stamp_ns + 1, self._last.frame_id), FrameTimes(age_in=0.0))
 
     def _free(self) -> None:
+        self._stop_input()
         self._model = None
         outputs, self._outputs = self._outputs, None
         if outputs is not None:
@@ -334,49 +327,8 @@ def main(
     args: list[str] | None = None,
     fitter_factory: Callable[[Config], LiveModel] = load_live_model,
 ) -> int:
-    """Run the node until SIGINT or SIGTERM, which end it with exit code 0.
-
-    The signals are our own, not rclpy's: that would shut ROS down at once, and nobody would hear
-    that everybody is lost. Python runs handlers in the main thread, which therefore only waits.
-    """
-    # The executor must not wait 5 ms, Python's default, for a worker that computes in Python.
-    sys.setswitchinterval(0.0005)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    node = WholeBodyNode(fitter_factory)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    is_over, failed = Future(), threading.Event()
-
-    def autostart() -> None:
-        if not node.start():
-            failed.set()
-            stop.set()
-
-    def spin() -> None:
-        while not is_over.done():
-            try:
-                executor.spin_until_future_complete(is_over)
-            except Exception:  # rclpy's own services are not ours to guard
-                node.get_logger().error(traceback.format_exc())
-
-    if node.autostart:
-        executor.create_task(autostart)
-    spinner = threading.Thread(target=spin, name='executor', daemon=True)
-    spinner.start()
-    stop.wait()
-    is_over.set_result(None)
-    spinner.join(STOP_TIMEOUT)
-    if (
-        spinner.is_alive()
-    ):  # in the midst of loading a model: nothing is published, nothing to save
-        os._exit(int(failed.is_set()))
-    node.close()
-    node.destroy_node()
-    rclpy.shutdown()
-    return int(failed.is_set())
+    """Run the node until SIGINT or SIGTERM; the exit code."""
+    return run_until_signal(lambda: WholeBodyNode(fitter_factory), args)
 
 
 if __name__ == '__main__':

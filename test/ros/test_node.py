@@ -22,6 +22,7 @@ from node_probe import (
 )
 from null_fitter import NullFitter, null_model
 from rclpy.parameter import Parameter
+from rclpy.qos import ReliabilityPolicy
 
 from dposer_core.errors import ModelFileError
 from dposer_core.state import Status
@@ -288,6 +289,13 @@ def test_lifecycle_20_times_over_its_services():
             threads = threads or count
             assert count <= threads  # no worker is left behind
         assert node.error == ''
+
+
+def test_qos_of_an_input_can_be_overridden():
+    override = {'qos_overrides./camera_info.subscription.reliability': 'best_effort'}
+    with active_node(null_model, **override) as (_, probe):
+        (info,) = probe.get_subscriptions_info_by_topic('/camera_info')
+        assert info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
 
 
 def test_failed_configure_reports_failure_with_the_reason_and_works_when_cured(capfd):
