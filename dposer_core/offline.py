@@ -44,6 +44,7 @@ _FACE_WEIGHTS = (0.0, 0.0, 0.0, 0.0, 0.2)
 _RELATIVE_WEIGHT_2D = 5.0
 _RELATIVE_WEIGHT_3D = 0.2  # more of it slows the body down: 27, 32, 39 mm with 0.2, 1, 5
 _ROBUST_PX = 100.0
+_HEIGHT_WEIGHT = 10.0  # of a known height: as good as ten points
 _CAMERA_STEPS = 100
 _LEARNING_RATE = 1e-2
 _DEPTH_ANCHOR = 100.0
@@ -298,7 +299,9 @@ class OfflineFitter:
                 v.betas.new_tensor(self._body.tables.height_dirs[: v.betas.shape[1]]) @ v.betas.T
             )
             height = height + self._body.tables.height_template
-            loss = loss + ((height - self._person_height) * _PX_PER_M).square().sum() * 10.0
+            loss = (
+                loss + ((height - self._person_height) * _PX_PER_M).square().sum() * _HEIGHT_WEIGHT
+            )
         return loss
 
     def _prior_loss(self, v: _Variables, t: float, rng: np.random.Generator) -> Tensor:
