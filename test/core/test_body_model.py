@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from dposer_core import skeleton
-from dposer_core.body_model import Body, landmark_joints, landmark_vertices, load_body
+from dposer_core.body_model import (
+    Body,
+    landmark_joints,
+    landmark_vertices,
+    load_body,
+    open_body_path,
+)
 from dposer_core.errors import ModelFileError
 from dposer_core.keypoints import POINT_INDEX
 from dposer_core.rotations import rotvec_to_rotmat
@@ -176,3 +182,123 @@ def test_wrong_shape_is_named(tmp_path: Path, synthetic_path: Path) -> None:
     np.savez(tmp_path / 'other.npz', **arrays)
     with pytest.raises(ModelFileError, match=r'weights has shape \(9960, 24\), expected any x 55'):
         load_body(tmp_path / 'other.npz')
+
+
+# The open body: `make setup` builds it.
+
+
+@pytest.fixture(scope='module')
+def open_body() -> Body:
+    return load_body()
+
+
+def joint(body: Body, name: str) -> np.ndarray:
+    return body.tables.joint_template[skeleton.JOINT_INDEX[name]]
+
+
+def stature_and_volume(body: Body, beta: int, value: float) -> tuple[float, float]:
+    """Of the rest mesh: height in metres, enclosed volume in litres."""
+    betas = np.zeros(10)
+    betas[beta] = value
+    mesh = body.vertices(np.zeros((55, 3)), betas)[0].astype(np.float64)
+    a, b, c = np.moveaxis(mesh[body.faces], 1, 0)
+    volume = np.einsum('fi,fi->f', a, np.cross(b, c)).sum() / 6
+    return float(np.ptp(mesh[:, 1])), float(volume * 1000)
+
+
+def test_open_body_agrees_with_smplx(open_body: Body) -> None:
+    assert_agrees_with_smplx(open_body, open_body_path())
+
+
+def test_open_body_folded_landmarks_equal_those_of_the_mesh(open_body: Body) -> None:
+    inputs = random_input()
+    landmarks, mesh = open_body.landmarks(*inputs), open_body.vertices(*inputs)
+    with np.load(open_body_path()) as arrays:
+        points = landmark_vertices(arrays)
+    for n, (vertices, weights) in points.items():
+        assert np.abs(landmarks[:, n] - weights @ mesh[:, vertices]).max() < TOLERANCE_M
+
+
+def test_open_body_carries_its_own_name(open_body: Body) -> None:
+    assert open_body.tables.name == 'open_body'
+    assert open_body.posedirs is None
+
+
+def test_open_body_axes(open_body: Body) -> None:
+    points = dict(zip(POINT_INDEX, open_body.landmarks(np.zeros((55, 3)))[0], strict=True))
+    assert joint(open_body, 'left_wrist')[0] > 0.5
+    assert joint(open_body, 'right_wrist')[0] < -0.5
+    assert joint(open_body, 'head')[1] > joint(open_body, 'pelvis')[1] + 0.4
+    assert points['nose'][2] > points['left_ear'][2] + 0.05
+    assert points['left_big_toe'][2] > points['left_heel'][2] + 0.15
+    assert points['left_small_toe'][0] > points['left_big_toe'][0] + 0.04
+    assert points['left_ear'][0] > points['left_eye'][0] > points['nose'][0]
+
+
+@pytest.mark.parametrize('side, sign', [('left', 1.0), ('right', -1.0)])
+def test_open_body_arms_lie_along_x(open_body: Body, side: str, sign: float) -> None:
+    for a, b in (('shoulder', 'elbow'), ('elbow', 'wrist'), ('wrist', 'middle1')):
+        bone = joint(open_body, f'{side}_{b}') - joint(open_body, f'{side}_{a}')
+        assert bone[0] * sign / np.linalg.norm(bone) > np.cos(np.radians(5.0)), (a, b)
+
+
+def test_open_body_hand_is_flat(open_body: Body) -> None:
+    for finger in ('index', 'middle', 'ring', 'pinky'):
+        bones = np.diff([joint(open_body, f'left_{finger}{i}') for i in (1, 2, 3)], axis=0)
+        bones /= np.linalg.norm(bones, axis=1, keepdims=True)
+        assert bones[0] @ bones[1] > np.cos(np.radians(3.0))
+        assert abs(bones[0, 1]) < np.sin(np.radians(5.0))  # palm down
+
+
+def test_open_body_is_symmetric(open_body: Body) -> None:
+    joints = open_body.tables.joint_template
+    mirrored = joints[skeleton.mirror_joints()] * (-1.0, 1.0, 1.0)
+    assert np.abs(joints - mirrored).max() < 0.001
+
+
+def test_open_body_face_points_are_ordered_as_ibug(open_body: Body) -> None:
+    face = open_body.landmarks(np.zeros((55, 3)))[0, 23:91]
+    assert (np.diff(face[:17, 0]) > 0).all()  # the person's right ear to the left one
+    assert face[8, 1] == face[:17, 1].min()  # chin
+    assert (np.diff(face[17:27, 0]) > 0).all()
+    assert face[17:27, 1].min() > face[36:48, 1].max()  # brows over eyes
+    assert (np.diff(face[27:31, 1]) < 0).all() and face[30, 2] == face[:, 2].max()  # nose tip
+    assert face[36:42, 0].max() < 0 < face[42:48, 0].min()  # the person's right eye first
+    assert face[48, 0] < face[51, 0] < face[54, 0]
+    assert face[51, 1] > face[62, 1] >= face[66, 1] > face[57, 1]  # lips, from top to bottom
+
+
+def test_open_body_first_beta_is_stature(open_body: Body) -> None:
+    low, rest, high = (stature_and_volume(open_body, 0, v)[0] for v in (-2.0, 0.0, 2.0))
+    assert 1.65 < rest < 1.78
+    assert high - low > 0.25
+    for other in range(1, 10):
+        change = [stature_and_volume(open_body, other, v)[0] for v in (-2.0, 2.0)]
+        assert abs(change[1] - change[0]) < 0.4 * (high - low)
+
+
+def test_open_body_has_a_beta_for_build(open_body: Body) -> None:
+    changes = []
+    for beta in range(1, 10):
+        (short, light), (tall, heavy) = (stature_and_volume(open_body, beta, v) for v in (-2, 2))
+        changes.append(((heavy - light) / light, abs(tall - short)))
+    # Some beta makes the body a quarter heavier while its height stays within 5 cm.
+    assert any(volume > 0.25 and height < 0.05 for volume, height in changes)
+
+
+def test_open_body_joints_do_not_move_with_expression(open_body: Body) -> None:
+    assert np.abs(open_body.tables.joint_dirs[:, :, 10:]).max() < 0.0002
+
+
+def test_open_body_jaw_opens_the_mouth(open_body: Body) -> None:
+    pose = np.zeros((55, 3))
+    pose[skeleton.JAW_JOINT] = (0.3, 0.0, 0.0)
+    rest, opened = open_body.landmarks(np.zeros((55, 3)))[0], open_body.landmarks(pose)[0]
+    gap = (opened - rest)[23 + 62] - (opened - rest)[23 + 66]
+    assert gap[1] > 0.01
+    assert np.abs((opened - rest)[23 + 27]).max() < 1e-6  # the nose bridge stays
+
+
+def test_pose_tables_of_the_open_body_are_small(open_body: Body) -> None:
+    """The fitter's cost grows with the bones per landmark."""
+    assert open_body.tables.point_bones.shape[1] <= 4

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from dposer_core import skeleton
+from dposer_core.errors import ModelFileError
 from dposer_core.open_body import (
     EXPRESSIONS,
     NUM_EXPRESSION,
     Asset,
+    build_open_body,
     is_current,
     joint_regressor,
     merge_weights,
@@ -102,3 +104,9 @@ def test_other_files_are_not_current(tmp_path: Path) -> None:
     assert not is_current(tmp_path / 'rubbish.npz')
     np.savez(tmp_path / 'older.npz', version=0)
     assert not is_current(tmp_path / 'older.npz')
+
+
+def test_unwritable_place_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(ModelFileError, match='--output'):
+        build_open_body(tmp_path / 'file' / 'body.npz')
