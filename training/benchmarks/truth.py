@@ -6,6 +6,7 @@ recordings lack, move smoothly between random poses of the synthetic generators.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -23,6 +24,10 @@ _DISTANCE = 4.0  # m, plus the extent of the motion
 _KEY_SECONDS = 0.5  # between random finger and face poses
 _MAX_BETA = 2.0
 _LOWER_BODY = np.r_[11:23]
+
+
+FINGERS_AND_FACES = Path(__file__).parents[2] / 'test' / 'fixtures' / 'fingers_and_faces.npz'
+_RESOLUTION = 1e-3  # rad, or units of expression, per integer step of that file
 
 
 @dataclass(frozen=True)
@@ -115,16 +120,13 @@ def _add_fingers_and_face(
     pose: np.ndarray, seconds: np.ndarray, num_expression: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Fills hands and jaw of `pose` (T, 55, 3); returns the expression (T, E)."""
-    from training.data.archives import archive_folder
-    from training.faces import FaceGeneratorConfig, generate_faces
-    from training.hands import HandGeneratorConfig, generate_hands, load_anchors
-
     keys = int(np.ceil(seconds[-1] / _KEY_SECONDS)) + 2
-    _, anchors = load_anchors(archive_folder('hands_handy'))
-    right, left = (generate_hands(anchors, keys, rng, HandGeneratorConfig()) for _ in range(2))
-    face = np.zeros((keys, 3 + num_expression))  # a body may have other expressions than E
-    generated = generate_faces(keys, rng, FaceGeneratorConfig())[:, : face.shape[1]]
-    face[:, : generated.shape[1]] = generated
+    with np.load(FINGERS_AND_FACES) as stored:
+        hands, faces = (stored[name] * _RESOLUTION for name in ('hands', 'faces'))
+    right, left = (hands[rng.integers(len(hands), size=keys)].reshape(keys, 15, 3) for _ in range(2))
+    known = faces[rng.integers(len(faces), size=keys)][:, : 3 + num_expression]
+    face = np.zeros((keys, 3 + num_expression))  # a body may have more expressions than the file
+    face[:, : known.shape[1]] = known
     pose[:, skeleton.RIGHT_HAND_JOINTS] = _between(right, seconds)
     pose[:, skeleton.LEFT_HAND_JOINTS] = _between(left * skeleton.MIRROR_SIGN, seconds)
     pose[:, skeleton.JAW_JOINT] = _between(face[:, :3], seconds)
@@ -153,3 +155,22 @@ def _pose(body, pose, pelvis, betas, expression) -> tuple[np.ndarray, np.ndarray
     return np.array(joints), np.array(landmarks)
 
 
+
+
+def write_fingers_and_faces(count: int = 200, seed: int = 7) -> None:
+    """Samples of the synthetic generators for this file's users, who lack the archives."""
+    from training.data.archives import archive_folder
+    from training.faces import FaceGeneratorConfig, generate_faces
+    from training.hands import HandGeneratorConfig, generate_hands, load_anchors
+
+    rng = np.random.default_rng(seed)
+    _, anchors = load_anchors(archive_folder('hands_handy'))
+    hands = generate_hands(anchors, count, rng, HandGeneratorConfig()).reshape(count, 45)
+    faces = generate_faces(count, rng, FaceGeneratorConfig())
+    partial = FINGERS_AND_FACES.with_suffix('.partial.npz')
+    np.savez_compressed(
+        partial,
+        hands=np.round(hands / _RESOLUTION).astype(np.int16),
+        faces=np.round(faces / _RESOLUTION).astype(np.int16),
+    )
+    partial.replace(FINGERS_AND_FACES)
