@@ -1,6 +1,5 @@
 """Run by launch_testing (see test_launch.py): the launch file brings the node to life."""
 
-import os
 import time
 import unittest
 from pathlib import Path
@@ -24,11 +23,7 @@ ACTIVE_SECONDS = 90.0  # compiling the kernels for the first time takes most of 
 def generate_test_description() -> LaunchDescription:
     wholebody = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(LAUNCH_FILE)),
-        launch_arguments={
-            'namespace': NAMESPACE,
-            'keypoints_topic': 'points',
-            'prior_checkpoint': os.environ.get('LAUNCH_TEST_PRIOR', ''),
-        }.items(),
+        launch_arguments={'namespace': NAMESPACE, 'keypoints_topic': 'points'}.items(),
     )
     # KeepAliveProc: the tests go on when the node dies, and fail with a reason.
     return LaunchDescription([wholebody, KeepAliveProc(), launch_testing.actions.ReadyToTest()])
