@@ -18,7 +18,7 @@ ROS_ENV := PATH="$(BIN):$$PATH" AMENT_PREFIX_PATH="$(VENV)" CMAKE_PREFIX_PATH="$
 .NOTPARALLEL:
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' $(MAKEFILE_LIST) | column -t -s:
+	@sed -n 's|^\([a-z-]*\):.*## |  make \1\t|p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: messages body  ## everything that demo and test need
 
