@@ -55,6 +55,7 @@ class DemoRecording:
     camera: PinholeCamera | None = None
     undistort: Undistort | None = None
     distortion: np.ndarray = field(default_factory=lambda: np.zeros(5))
+    has_pictures: bool = True  # False: the images are empty canvases
 
     def image(self, stamp_ns: int) -> np.ndarray:
         """(H, W, 3) uint8 BGR, as recorded."""

@@ -56,8 +56,7 @@ def film_panels(
     """Composed frames. An image that got no answer shows the answer before it, and says so."""
     stamps = sorted(recording.images)
     shape = recording.image(stamps[0])
-    sizes = panel_sizes(shape.shape[1], shape.shape[0])
-    input_window = whole(shape, sizes['input'])
+    sizes = panel_sizes(shape.shape[1], shape.shape[0], recording.has_pictures)
     close = around(_all_points(recording), shape, sizes['overlay'])
     detection, answer, drawn, caption = KeypointRecord([], 0), None, {}, ''
     for stamp in stamps:
@@ -69,7 +68,8 @@ def film_panels(
             caption = status_text(people)
         late = '' if answer == stamp else f' ({(stamp - answer) * 1e-6:.0f} ms ago)'
         panels = {name: panel.copy() for name, panel in drawn.items()}
-        panels['input'] = input_panel(image, detection.people, input_window)
+        if recording.has_pictures:
+            panels['input'] = input_panel(image, detection.people, whole(image, sizes['input']))
         yield compose_frame(panels, f'{(stamp - stamps[0]) * 1e-9:.2f} s  {caption}{late}')
         step()
 
@@ -88,7 +88,8 @@ def write_picture(recording: DemoRecording, body: Body, path: Path, rows: int = 
         seen += [recording.camera.project(state.joints) for state in people[:1]]
         close = around(np.concatenate(seen), image, sizes['input'])
         panels = _pose_panels(recording, painter, image, people, close, sizes)
-        panels['input'] = input_panel(image, detections, close)
+        if recording.has_pictures:
+            panels['input'] = input_panel(image, detections, close)
         lines.append(panels)
         captions.append(f'{(stamp - first) * 1e-9:.2f} s')
     if lines:
@@ -132,7 +133,9 @@ def _pose_panels(
     sizes: dict[str, tuple[int, int]],
 ) -> Panels:
     straight = recording.straightened(image)
-    return pose_panels(painter, straight, people, recording.camera, window, sizes)
+    return pose_panels(
+        painter, straight, people, recording.camera, window, sizes, recording.has_pictures
+    )
 
 
 def _all_points(recording: DemoRecording) -> np.ndarray:

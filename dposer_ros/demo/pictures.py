@@ -27,6 +27,13 @@ from dposer_core.state import Status
 BODY_EXTENT = (1.5, 2.3)  # metres shown at least in the side view, across and up
 HAND_EXTENT = 0.27  # metres shown by a hand's picture
 SIDES = ('left', 'right')
+TITLES = {  # panels, in the order of a row
+    'input': 'input and keypoints',
+    'overlay': 'fitted body',
+    'side': 'from the side',
+    'right': 'right hand',
+    'left': 'left hand',
+}
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,7 @@ def pose_panels(
     camera: PinholeCamera,
     window: Window,
     sizes: dict[str, tuple[int, int]],
+    with_insets: bool = True,
 ) -> dict[str, np.ndarray]:
     """The panels 'overlay', 'side', 'left' and 'right' of one moment.
 
@@ -168,6 +176,7 @@ def pose_panels(
         camera: of `image`.
         window: the piece of `image` under the overlay.
         sizes: width and height of each panel.
+        with_insets: whether to show the hands in `image` beside those of the body.
     """
     meshes = [painter.mesh(pose) for pose in poses]
     panels = {'overlay': painter.overlay(window.image(image), meshes, window.camera(camera))}
@@ -177,67 +186,51 @@ def pose_panels(
     panels['side'] = painter.side(mesh, pose, sizes['side'])
     for side in SIDES:
         panel = painter.hand(mesh, pose, side, sizes[side])
-        _inset(panel, image, pose, side, camera)
+        if with_insets:
+            _inset(panel, image, pose, side, camera)
         panels[side] = panel
     return panels
 
 
-def panel_sizes(width: int, height: int) -> dict[str, tuple[int, int]]:
+def panel_sizes(width: int, height: int, with_input: bool = True) -> dict[str, tuple[int, int]]:
     """Width and height of the panels of the video for input pictures of this shape."""
-    if width >= height:  # two pictures above, three drawings below
-        panel = (640, _even(640 * height / width))
-        drawing = _even(1280 / 3)
-        return {
-            'input': panel,
-            'overlay': panel,
-            'side': (1280 - 2 * drawing, 360),
-            'left': (drawing, 360),
-            'right': (drawing, 360),
-        }
-    panel = (_even(720 * width / height), 720)  # three columns and the hands in a fourth
-    return {
-        'input': panel,
-        'overlay': panel,
-        'side': panel,
-        'left': (360, 360),
-        'right': (360, 360),
-    }
+    if width < height:  # upright: columns, the last one of both hands
+        panel = (_even(720 * width / height), 720)
+        hand = (360, 360)
+        return {'input': panel, 'overlay': panel, 'side': panel, 'left': hand, 'right': hand}
+    panel = (640, _even(640 * height / width))
+    if not with_input:  # two over two
+        return {'overlay': panel, 'side': panel, 'left': (640, 360), 'right': (640, 360)}
+    hand = (426, 360)
+    return {'input': panel, 'overlay': panel, 'side': (428, 360), 'left': hand, 'right': hand}
 
 
 def compose_frame(panels: dict[str, np.ndarray], caption: str) -> np.ndarray:
-    """The panels of one moment as one frame of the video."""
-    for name, text in (
-        ('input', 'input and keypoints'),
-        ('overlay', 'fitted body'),
-        ('side', 'from the side (camera on the left)'),
-        ('left', 'left hand'),
-        ('right', 'right hand'),
-    ):
-        draw_text(panels[name], text, (10, 20), 0.5)
-    overlay = panels['overlay']
+    """The panels of one moment as one frame of the video; the input may be missing."""
+    for name, panel in panels.items():
+        draw_text(panel, TITLES[name], (10, 20), 0.5)
+    overlay, side = panels['overlay'], panels['side']
     draw_text(overlay, caption, (10, overlay.shape[0] - 12), 0.45)
-    draw_legend(panels['side'], (10, panels['side'].shape[0] - 84), 0.42)
+    draw_legend(side, (10, side.shape[0] - 84), 0.42)
     hands = [panels['right'], panels['left']]  # as they hang on a person who faces the camera
-    if panels['input'].shape[1] >= panels['input'].shape[0]:
-        top = np.hstack([panels['input'], overlay])
-        return np.vstack([top, np.hstack([panels['side'], *hands])])
-    return np.hstack([panels['input'], overlay, panels['side'], np.vstack(hands)])
+    pictures = [panels[name] for name in ('input', 'overlay', 'side') if name in panels]
+    if overlay.shape[1] < overlay.shape[0]:
+        return np.hstack([*pictures, np.vstack(hands)])
+    return np.vstack([np.hstack(pictures[:2]), np.hstack([*pictures[2:], *hands])])
 
 
 def compose_rows(rows: Sequence[dict[str, np.ndarray]], captions: Sequence[str]) -> np.ndarray:
     """The still picture: one row of panels for each moment, all of one height."""
-    height = next(iter(rows[0].values())).shape[0]
-    lines = []
-    for panels, caption in zip(rows, captions, strict=True):
-        draw_text(panels['input'], caption, (8, height - 10), 0.45)
-        order = ('input', 'overlay', 'side', 'right', 'left')
-        lines.append(np.hstack([panels[name] for name in order]))
-    for text, x in _titles(rows[0]):
-        draw_text(lines[0], text, (x + 8, 20), 0.5)
-    picture = np.vstack(lines)
-    offset = rows[0]['input'].shape[1] + rows[0]['overlay'].shape[1]
-    draw_legend(picture, (offset + 8, height - 84), 0.42)
-    return picture
+    order = [name for name in TITLES if name in rows[0]]
+    height = rows[0]['side'].shape[0]
+    lines = [np.hstack([panels[name] for name in order]) for panels in rows]
+    for line, caption in zip(lines, captions, strict=True):
+        draw_text(line, caption, (8, height - 10), 0.45)
+    starts = np.cumsum([0, *(rows[0][name].shape[1] for name in order)])
+    for name, x in zip(order, starts, strict=False):
+        draw_text(lines[0], TITLES[name], (int(x) + 8, 20), 0.5)
+    draw_legend(lines[0], (int(starts[order.index('side')]) + 8, height - 84), 0.42)
+    return np.vstack(lines)
 
 
 def row_sizes(width: int, height: int) -> dict[str, tuple[int, int]]:
@@ -264,19 +257,6 @@ def write_png(path: Path, image: np.ndarray) -> None:
 def status_text(poses: Sequence[Pose]) -> str:
     """'tracking' and the like, for captions."""
     return ', '.join(Status(pose.status).name.lower() for pose in poses) or 'nobody'
-
-
-def _titles(panels: dict[str, np.ndarray]) -> list[tuple[str, int]]:
-    """Titles of a row and where each begins."""
-    titles = {
-        'input': 'input and keypoints',
-        'overlay': 'fitted body',
-        'side': 'from the side',
-        'right': 'right hand',
-        'left': 'left hand',
-    }
-    starts = np.cumsum([0, *(panels[name].shape[1] for name in titles)])
-    return [(text, int(x)) for text, x in zip(titles.values(), starts, strict=False)]
 
 
 def _hand_centre(pose: Pose, side: str) -> np.ndarray:

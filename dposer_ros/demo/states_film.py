@@ -36,7 +36,9 @@ def recording_from_states(
         start_ns = stamps[0] if start is None else round(start * 1e9)
         images, size = _video_images(video, start_ns, stamps)
     camera = states.camera or _camera_in_front(states, size)
-    recording = DemoRecording(images=images, camera=_fitting(camera, size))
+    recording = DemoRecording(
+        images=images, camera=_fitting(camera, size), has_pictures=video is not None
+    )
     for index in range(len(states)):
         record = _state_record(states, index)
         if record.stamp_ns in images:
