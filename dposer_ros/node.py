@@ -5,6 +5,7 @@ One message: `_on_keypoints` (executor thread) judges its stamp and puts it into
 """
 
 import dataclasses
+import gc
 import sys
 import time
 from collections.abc import Callable
@@ -214,6 +215,9 @@ class WholeBodyNode(LifecycleNode):
         model = self._fitter_factory(self._fitted_config)
         self._outputs = Outputs(self, model.info, model.rest_joints, self.refusals.add)
         self._model = model
+        # What is loaded stays: looking through it for garbage would hold up a frame now and then.
+        gc.collect()
+        gc.freeze()
         seconds = time.perf_counter() - begin
         self.get_logger().info(f'configured with {model.info.name} in {seconds:.1f} s')
 
@@ -297,6 +301,7 @@ class WholeBodyNode(LifecycleNode):
     def _free(self) -> None:
         self._stop_input()
         self._model = None
+        gc.unfreeze()
         outputs, self._outputs = self._outputs, None
         if outputs is not None:
             outputs.close()

@@ -148,7 +148,8 @@ def test_slow_fit_drops_old_frames_and_says_so():
         wait_for(lambda: stamp_ns(probe.received['/human/smplx_states'][-1]) >= stamps[-1])
         answered = [t for t in probe.received[TIMING] if t.age_in > 0.0]
         assert len(answered) < 30
-        assert answered[-1].dropped_inputs == 40 - len(answered)
+        # DDS too keeps the newest only when the executor is late: those never reached the mailbox.
+        assert 0 < answered[-1].dropped_inputs <= 40 - len(answered)
         # The age stays within two fits (and what a busy machine adds) however long it lasts.
         assert np.median([t.total for t in answered]) < 0.15
 
