@@ -6,9 +6,9 @@ One message: `_on_keypoints` (executor thread) judges its stamp and puts it into
 
 import dataclasses
 import gc
-import sys
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
@@ -331,10 +331,10 @@ class WholeBodyNode(LifecycleNode):
 def main(
     args: list[str] | None = None,
     fitter_factory: Callable[[Config], LiveModel] = load_live_model,
-) -> int:
-    """Run the node until SIGINT or SIGTERM; the exit code."""
-    return run_until_signal(lambda: WholeBodyNode(fitter_factory), args)
+) -> NoReturn:
+    """Run the node until SIGINT or SIGTERM."""
+    run_until_signal(lambda: WholeBodyNode(fitter_factory), args)
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

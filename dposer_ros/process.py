@@ -6,7 +6,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -34,14 +34,13 @@ class AutostartNode(Protocol):
         ...
 
 
-def run_until_signal(make_node: Callable[[], AutostartNode], args: list[str] | None = None) -> int:
-    """Run a node until SIGINT or SIGTERM, which end it with exit code 0.
+def run_until_signal(
+    make_node: Callable[[], AutostartNode], args: list[str] | None = None
+) -> NoReturn:
+    """Run a node until SIGINT or SIGTERM, which end the process with 0; 1 if it did not come up.
 
     The signals are our own, not rclpy's: that would shut ROS down at once, and nobody would hear
     the last messages. Python runs handlers in the main thread, which therefore only waits.
-
-    Returns:
-        The exit code: 1 if the node could not bring itself up.
     """
     sys.setswitchinterval(SWITCH_INTERVAL)
     stop, failed = threading.Event(), threading.Event()
@@ -72,12 +71,14 @@ def run_until_signal(make_node: Callable[[], AutostartNode], args: list[str] | N
     stop.wait()
     is_over.set_result(None)
     spinner.join(STOP_TIMEOUT)
-    if spinner.is_alive():  # loading a model, say: nothing was published, nothing is to be saved
-        os._exit(int(failed.is_set()))
-    try:
-        node.close()
-    except Exception:  # a fit that hangs: the process ends all the same
-        node.get_logger().error(traceback.format_exc())
-    node.destroy_node()
-    rclpy.shutdown()
-    return int(failed.is_set())
+    if not spinner.is_alive():  # else: loading a model, say, and nothing was published
+        try:
+            node.close()
+            node.destroy_node()
+            rclpy.shutdown()
+        except Exception:  # a fit that hangs, say: the process ends all the same
+            traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # All that is left is to take the libraries apart, for which nobody should wait a second.
+    os._exit(int(failed.is_set()))

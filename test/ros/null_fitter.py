@@ -1,11 +1,10 @@
 """A fitter that estimates nothing: everybody stands at rest. For tests of the node around it.
 
-`python -m test.ros.null_fitter` is not needed: run this file with --ros-args like the node itself.
+As a program it is the node with that fitter, and takes the same --ros-args.
 """
 
 import dataclasses
 import os
-import sys
 import time
 
 import numpy as np
@@ -112,4 +111,4 @@ def null_model(config: Config) -> LiveModel:
 if __name__ == '__main__':
     from dposer_ros.node import main
 
-    sys.exit(main(fitter_factory=null_model))
+    main(fitter_factory=null_model)
