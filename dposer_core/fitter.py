@@ -33,6 +33,7 @@ _WIDENING = 8.0  # of the robust scale at the first iteration of a frame, 1 at t
 _CONVERGED = 0.02  # rad and m, rms step of the newest frame; the prior's noise alone moves it about so
 _RIDGE = 0.02  # precision of joint angles (rad^-2) where there is no prior: keeps equations regular
 _HEIGHT_SIGMA = 0.01  # m, of a known person height
+_BETAS_PRECISION = 1.0
 _BETAS_WALK = 0.05  # per sqrt(s): lets betas settle, but not forget
 _FROZEN_PRECISION = 1e6  # of the betas at the time when they freeze, and of their links then on
 _EXPRESSION_WALK = 5.0  # per sqrt(s)
@@ -281,12 +282,16 @@ class PoseFitter:
         )
 
     def _add_shape(self, frame: Frame) -> None:
-        """Betas are standard normal (once, on the first frame) and may have a known height."""
+        """Betas are standard normal, and may have a known height.
+
+        The normal term counts in every frame: what pulls betas away in real pictures is the
+        difference between the detector's points and the body's, which no number of frames
+        averages out.
+        """
         betas = frame.at.coefficients[: skeleton.NUM_BETAS]
         block = frame.hessian[BETAS, BETAS]
-        if frame.stamp_ns == self._started_ns:  # later frames inherit it through the links
-            block += np.eye(skeleton.NUM_BETAS)
-            frame.gradient[BETAS] += betas
+        block += np.eye(skeleton.NUM_BETAS) * _BETAS_PRECISION
+        frame.gradient[BETAS] += betas * _BETAS_PRECISION
         if self._frozen is not None and frame.stamp_ns == self._frozen[0]:
             block += np.eye(skeleton.NUM_BETAS) * _FROZEN_PRECISION
             frame.gradient[BETAS] += (betas - self._frozen[1]) * _FROZEN_PRECISION
