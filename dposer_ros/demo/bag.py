@@ -11,12 +11,10 @@ from scipy.spatial.transform import Rotation
 from dposer_core.camera import PinholeCamera, Undistort, camera_from_info
 from dposer_ros.bags import read_messages
 
-NODE = '/dposer_wholebody'
 IMAGE = '/image/compressed'
 CAMERA_INFO = '/camera_info'
 KEYPOINTS = '/keypoints'
 STATES = '/human/smplx_states'
-TIMING = f'{NODE}/timing'
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from dposer_core.render import (
     source_colors,
 )
 from dposer_core.state import Status
+from dposer_ros.demo.bag import StateRecord
 
 BODY_EXTENT = (1.5, 2.3)  # metres shown at least in the side view, across and up
 HAND_EXTENT = 0.27  # metres shown by a hand's picture
@@ -36,19 +37,6 @@ TITLES = {  # panels, in the order of a row
 }
 
 
-@dataclass(frozen=True)
-class Pose:
-    """What is drawn of one person. Camera frame, metres, radians."""
-
-    pose_rotvec: np.ndarray  # (55, 3)
-    transl: np.ndarray  # (3,)
-    betas: np.ndarray  # (10,)
-    expression: np.ndarray  # (E,)
-    joints: np.ndarray  # (55, 3)
-    source: np.ndarray  # (55,)
-    status: int
-
-
 class Painter:
     """Draws poses with one body model."""
 
@@ -56,7 +44,7 @@ class Painter:
         self._body = body
         self._vertex_joints = np.asarray(body.weights).argmax(axis=1)
 
-    def mesh(self, pose: Pose) -> Mesh:
+    def mesh(self, pose: StateRecord) -> Mesh:
         """The skinned body, coloured by how its joints were obtained."""
         vertices = self._body.vertices(pose.pose_rotvec, pose.betas, pose.expression, pose.transl)
         return Mesh(
@@ -73,13 +61,13 @@ class Painter:
             image = draw_mesh(image, mesh, camera, opacity=0.92)
         return image
 
-    def side(self, mesh: Mesh, pose: Pose, size: tuple[int, int]) -> np.ndarray:
+    def side(self, mesh: Mesh, pose: StateRecord, size: tuple[int, int]) -> np.ndarray:
         """The body from its right, that is with the camera to the left of the picture."""
         across, up = BODY_EXTENT
         extent = min(size) * max(across / size[0], up / size[1])
         return draw_from_side(mesh, pose.joints[0], extent, size)
 
-    def hand(self, mesh: Mesh, pose: Pose, side: str, size: tuple[int, int]) -> np.ndarray:
+    def hand(self, mesh: Mesh, pose: StateRecord, side: str, size: tuple[int, int]) -> np.ndarray:
         """One hand and its forearm alone, as the camera would see them from near by."""
         joints = [*hand_joints(side), skeleton.JOINT_INDEX[f'{side}_elbow']]
         part = part_of_mesh(mesh, self._vertex_joints, joints)
@@ -161,7 +149,7 @@ def input_panel(
 def pose_panels(
     painter: Painter,
     image: np.ndarray,
-    poses: Sequence[Pose],
+    poses: Sequence[StateRecord],
     camera: PinholeCamera,
     window: Window,
     sizes: dict[str, tuple[int, int]],
@@ -254,17 +242,17 @@ def write_png(path: Path, image: np.ndarray) -> None:
     partial.replace(path)
 
 
-def status_text(poses: Sequence[Pose]) -> str:
+def status_text(poses: Sequence[StateRecord]) -> str:
     """'tracking' and the like, for captions."""
     return ', '.join(Status(pose.status).name.lower() for pose in poses) or 'nobody'
 
 
-def _hand_centre(pose: Pose, side: str) -> np.ndarray:
+def _hand_centre(pose: StateRecord, side: str) -> np.ndarray:
     return pose.joints[skeleton.JOINT_INDEX[f'{side}_middle1']]
 
 
 def _inset(
-    panel: np.ndarray, image: np.ndarray, pose: Pose, side: str, camera: PinholeCamera
+    panel: np.ndarray, image: np.ndarray, pose: StateRecord, side: str, camera: PinholeCamera
 ) -> None:
     """Put what the camera saw of the hand into the lower right corner of `panel`."""
     centre = _hand_centre(pose, side)

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from dposer_core.errors import DPoserError
+from dposer_core.errors import DPoserError, MediaError
 from dposer_core.video import video_info
 from dposer_ros.demo.clips import Clip, clip_length
 from dposer_ros.demo.processes import Children, own_domain
@@ -45,8 +45,18 @@ class Source:
 
 
 def clip_source(clip_name: str, clip: Clip) -> Source:
-    """The player of `clip`."""
-    frames = clip_length(clip, video_info(clip.video))
+    """The player of `clip`.
+
+    Raises:
+        MediaError: the video cannot be read or ends before the clip begins.
+    """
+    info = video_info(clip.video)
+    frames = clip_length(clip, info)
+    if info.frames and not frames:
+        raise MediaError(
+            f'{clip.video} has {info.frames} frames, the clip begins at {clip.first};'
+            ' choose an earlier first frame'
+        )
     arguments = [clip_name, '--first', str(clip.first), '--step', str(clip.step)]
     if clip.last is not None:
         arguments += ['--last', str(clip.last)]

@@ -90,6 +90,13 @@ def test_a_clip_that_starts_behind_the_end_is_refused(small_video: Path) -> None
         list(read_frames(Clip('small', small_video, first=99)))
 
 
+def test_a_clip_behind_the_end_is_refused_before_any_process_starts(small_video: Path) -> None:
+    from dposer_ros.demo.run import clip_source
+
+    with pytest.raises(MediaError, match='has 10 frames, the clip begins at 99'):
+        clip_source(str(small_video), Clip('small', small_video, first=99))
+
+
 def test_an_unknown_clip_names_the_known_ones() -> None:
     with pytest.raises(MediaError, match='demo, squats, multiview'):
         find_clip('nothing')
