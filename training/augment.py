@@ -2,7 +2,9 @@
 
 Free motion data is narrow: few people, joints that never move, limbs that always go together. A
 network trained on it as it is takes ordinary poses of other people for noise. So half of the body
-samples get their limbs from different clips, half get noise, and no standard deviation is small.
+samples get their limbs from different clips, half get noise, and no value stands still: knees and
+elbows of the sources are pure hinges and their toes never move, where people and SMPL-X fits show
+rotations of some degrees about every axis.
 """
 
 from collections.abc import Mapping
@@ -23,8 +25,7 @@ class AugmentConfig:
     recombine_share: float = 0.0  # of samples: limbs from different clips (body only)
     noise_share: float = 0.0  # of samples: joint noise
     noise_sigma: float = 0.2  # of that noise, in standard deviations of each value
-    std_floor: float = 0.0  # smallest standard deviation of the normaliser, rad
-    dead_joint_sigma: float = 0.0  # rad, added to joints that never move in the sources
+    std_floor: float = 0.0  # rad; values that vary less get noise that fills them up to it
 
 
 # Limbs exchanged between clips: joints of the 63 body values.
@@ -57,9 +58,8 @@ class Augmenter:
         share = (weights / weights.sum())[:, None]
         self.mean = (share * poses).sum(0)
         spread = (share * (poses - self.mean) ** 2).sum(0).sqrt()
-        self._dead = spread < np.radians(0.5)
-        spread = torch.where(self._dead, torch.full_like(spread, config.dead_joint_sigma), spread)
         self.std = spread.clamp(min=max(config.std_floor, 1e-6))
+        self._fill = (self.std**2 - spread**2).clamp(min=0.0).sqrt() / self.std
         self._limbs = _limb_columns() if part == 'body' else []
 
     @staticmethod
@@ -92,8 +92,7 @@ class Augmenter:
         noise = torch.randn(x.shape, generator=generator)
         noisy = torch.rand((count, 1), generator=generator) < self.config.noise_share
         x = x + noise * noisy * self.config.noise_sigma
-        dead = self._dead * self.config.dead_joint_sigma / self.std
-        return x + torch.randn(x.shape, generator=generator) * dead
+        return x + torch.randn(x.shape, generator=generator) * self._fill
 
     def _draw(self, count: int, generator: torch.Generator) -> Tensor:
         position = torch.rand(count, generator=generator, dtype=torch.float64)

@@ -1,6 +1,6 @@
 """Puts finished checkpoints into `dposer_core/weights/` and writes their model cards.
 
-    python -m training.publish --extra-body POSES.npz --extra-hand HANDS.npz
+    python -m training.publish --extra-body POSES.npz
 
 What a card says of figures is measured here and now; what it says of data is in `_TEXTS`.
 """
@@ -103,6 +103,7 @@ def card(checkpoint: PriorCheckpoint, size: int, seconds: float, report: dict, r
             for row in rows
         ],
     )
+    remark = f'\n{checkpoint.notes["remark"]}\n' if 'remark' in checkpoint.notes else ''
     start = f', started from `{run["initial"]}`' if run['initial'] else ''
     return f"""# {text['title']}
 
@@ -118,7 +119,7 @@ output divided by sigma: {'yes' if config.scale_by_sigma else 'no'} |
 {checkpoint.notes['steps']} of {run['steps']} steps of {run['batch']} samples{start} |
 | time | {seconds / 60:.0f} minutes of wall clock, one thread, on a CPU shared with other work |
 | code | commit `{checkpoint.source_commit}` |
-
+{remark}
 ## Data
 
 {data}
@@ -128,9 +129,10 @@ output divided by sigma: {'yes' if config.scale_by_sigma else 'no'} |
 One denoising step from x_t to the pose, against the exact posterior mean of a Gaussian with mean
 and covariance of the same widened training data (`python -m training.evaluate`; noise seed 0).
 `deg`: mean angle per joint; `x`: root mean square in normalised units; `mm`: mean distance of the
-21 body joints of the open body with the pelvis fixed; `noisy`: the pose before denoising. Test
-sets named `toy_*` are the 500 research example poses of the paper's repository, measured once,
-never trained on or tuned to.
+21 body joints of the open body with the pelvis fixed; `noisy`: the pose before denoising. A test
+set named `toy_*` holds the 500 research example poses of the paper's repository (AMASS), used for
+measuring only. `fresh synthetic`: new draws of the generator; they say that the network learned
+it, not that real hands or faces are like it.
 
 {figures}
 
@@ -168,10 +170,9 @@ def main() -> None:
     parser.add_argument('parts', nargs='*', default=list(PARTS), help='body, hand, face')
     parser.add_argument('--data', type=Path, default=PACKED, help='file of training.pack')
     parser.add_argument('--extra-body', type=Path, help='.npz with pose_samples (N, 63)')
-    parser.add_argument('--extra-hand', type=Path, help='.npz with pose_samples (N, 45), left')
     arguments = parser.parse_args()
-    extra = {'body': arguments.extra_body, 'hand': arguments.extra_hand}
-    publish(arguments.data.parent / 'runs', arguments.data, extra, arguments.parts)
+    runs = arguments.data.parent / 'runs'
+    publish(runs, arguments.data, {'body': arguments.extra_body}, arguments.parts)
 
 
 if __name__ == '__main__':
