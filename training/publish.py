@@ -7,6 +7,7 @@ What a card says of figures is measured here and now; what it says of data is in
 
 import argparse
 import json
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,16 @@ _CMU = (
     'The data used in this project was obtained from mocap.cs.cmu.edu. The database was created '
     'with funding from NSF EIA-0196217.'
 )
+_SYNTHETIC_FIGURES = """`fresh synthetic` are new
+draws of the generator, widened as in training: the figures say that the network learned the
+generator, not that real ones are like it."""
 _TEXTS = {
     'body': {
         'title': 'Body prior (21 joints, 63 values)',
+        'figures': """`mm`: mean distance
+of the 21 body joints of the open body with the pelvis fixed; `noisy`: the pose before denoising.
+`toy_body_data` are the 500 example poses of the paper's repository (from AMASS, research-only):
+measured on, never trained on or tuned to.""",
         'data': """\
 Real motion of the CMU motion capture database only; synthetic share: none of the poses are
 invented, but half of the training samples combine limbs of different clips and half carry joint
@@ -57,6 +65,7 @@ tell these. Then mirrored, near duplicates dropped, and long clips capped to the
     },
     'hand': {
         'title': 'Hand prior (right hand, 15 joints, 45 values, relative to the flat hand)',
+        'figures': _SYNTHETIC_FIGURES,
         'data': """\
 Synthetic: {hand} poses drawn between, around and beyond 110 snapshots of real hands (55 of each
 hand, mirrored to right hands; rest, flat, pinch, grab, finger spelling, counting) of the Handy
@@ -71,6 +80,7 @@ hands (`training/hands.py` holds every parameter).""",
     },
     'face': {
         'title': 'Face prior (jaw 3, expression 10)',
+        'figures': _SYNTHETIC_FIGURES,
         'data': """\
 Synthetic altogether: {face} samples of a model with six factors (talking, rounding, smiling,
 surprise, frowning, one-sidedness) that move the ten expression coefficients of the open body and
@@ -84,6 +94,17 @@ the jaw together, with blinks and 25 % faces near rest (`training/faces.py`)."""
 }
 
 
+_WHOLEBODY = """\
+# Whole-body prior: body 63, left hand 45 (mirrored), right hand 45, jaw 3, expression 10
+
+`wholebody.json` names the three part files; the whole body is their side-by-side composition
+(DPoser-X-base), with the hand network used for both hands. No data with body, fingers and face
+recorded together was free to use, so the parts do not inform each other: a hidden hand is completed
+from what hands do, not from what the arm or the other hand does. See [body](body.md),
+[hand](hand.md) (synthetic) and [face](face.md) (synthetic) for data, licences, figures and limits.
+"""
+
+
 def card(checkpoint: PriorCheckpoint, size: int, seconds: float, report: dict, rows: list) -> str:
     """The model card of one part, Markdown."""
     text = _TEXTS[checkpoint.part]
@@ -94,7 +115,8 @@ def card(checkpoint: PriorCheckpoint, size: int, seconds: float, report: dict, r
     )
     counts = {name: f'{shape[0]:,}' for name, shape in report['arrays'].items()}
     leaks = ', '.join(report['left_out_as_held_out']) or 'none'
-    data = text['data'].format(sources=sources, leaks=leaks, cmu=_CMU, **counts)
+    cmu = textwrap.fill(_CMU, 99)
+    data = text['data'].format(sources=sources, leaks=leaks, cmu=cmu, **counts)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     figures = _table(
         columns,
@@ -103,12 +125,13 @@ def card(checkpoint: PriorCheckpoint, size: int, seconds: float, report: dict, r
             for row in rows
         ],
     )
-    remark = f'\n{checkpoint.notes["remark"]}\n' if 'remark' in checkpoint.notes else ''
+    remark = checkpoint.notes.get('remark', '')
+    remark = f'\n{textwrap.fill(remark, 99)}\n' if remark else ''
     start = f', started from `{run["initial"]}`' if run['initial'] else ''
     return f"""# {text['title']}
 
 Noise predictor of the DPoser papers (sub-VP diffusion), trained from scratch by this project.
-{checkpoint.licence}
+{textwrap.fill(checkpoint.licence, 99)}
 
 | | |
 |---|---|
@@ -128,11 +151,7 @@ output divided by sigma: {'yes' if config.scale_by_sigma else 'no'} |
 
 One denoising step from x_t to the pose, against the exact posterior mean of a Gaussian with mean
 and covariance of the same widened training data (`python -m training.evaluate`; noise seed 0).
-`deg`: mean angle per joint; `x`: root mean square in normalised units; `mm`: mean distance of the
-21 body joints of the open body with the pelvis fixed; `noisy`: the pose before denoising. A test
-set named `toy_*` holds the 500 research example poses of the paper's repository (AMASS), used for
-measuring only. `fresh synthetic`: new draws of the generator; they say that the network learned
-it, not that real hands or faces are like it.
+`deg`: mean angle per joint; `x`: root mean square in normalised units. {text['figures']}
 
 {figures}
 
@@ -161,6 +180,7 @@ def publish(runs: Path, data: Path, extra: dict[str, Path | None], parts: list[s
         text = card(checkpoint, target.stat().st_size, seconds, report, rows)
         (WEIGHTS_DIR / f'{part}.md').write_text(text)
     files = [WEIGHTS_DIR / f'{part}.safetensors' for part in PARTS]
+    (WEIGHTS_DIR / 'wholebody.md').write_text(_WHOLEBODY)
     save_composition(WEIGHTS_DIR / 'wholebody.json', *files)
 
 

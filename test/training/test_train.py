@@ -73,14 +73,14 @@ def test_mirrored_body_swaps_the_elbows() -> None:
     np.testing.assert_allclose(mirror_body(body)[0, 3 * 18 : 3 * 19], [0.1, 0.8, -0.2], atol=1e-7)
 
 
-def test_dead_joints_get_noise_and_no_small_deviation() -> None:
+def test_joints_at_rest_are_filled_up_to_the_floor() -> None:
     poses = torch.randn(200, 63, generator=torch.Generator().manual_seed(1)) * 0.3
     poses[:, 27:33] = 0.0  # both feet
-    config = AugmentConfig(std_floor=0.08, dead_joint_sigma=0.06)
+    config = AugmentConfig(std_floor=0.08)
     data = Augmenter(poses, torch.ones(200), 'body', config)
     assert data.std.min() >= 0.08 - 1e-6
     raw = data.batch(4000, torch.Generator().manual_seed(2)) * data.std + data.mean
-    assert raw[:, 27:33].std(dim=0).numpy() == pytest.approx(0.06, rel=0.1)
+    assert raw[:, 27:33].std(dim=0).numpy() == pytest.approx(0.08, rel=0.1)
 
 
 def test_recombined_limbs_come_from_the_data() -> None:
