@@ -99,8 +99,8 @@ _WHOLEBODY = """\
 
 `wholebody.json` names the three part files; the whole body is their side-by-side composition
 (DPoser-X-base), with the hand network used for both hands. No data with body, fingers and face
-recorded together was free to use, so the parts do not inform each other: a hidden hand is completed
-from what hands do, not from what the arm or the other hand does. See [body](body.md),
+recorded together was free to use, so the parts do not inform each other: a hidden hand is
+completed from what hands do, not from what the arm or the other hand does. See [body](body.md),
 [hand](hand.md) (synthetic) and [face](face.md) (synthetic) for data, licences, figures and limits.
 """
 
