@@ -62,8 +62,8 @@ class PriorConfig:
     weight: float = param(
         6.0, 'precision per normalised pose dimension; 0 switches the prior off', low=0.0, high=100.0, live=True
     )
-    t_max: float = param(0.15, 'diffusion time of the first iteration', low=0.005, high=1.0, live=True)
-    t_min: float = param(0.05, 'diffusion time of the last iteration', low=0.001, high=1.0, live=True)
+    t_max: float = param(0.25, 'diffusion time of the first iteration', low=0.005, high=1.0, live=True)
+    t_min: float = param(0.1, 'diffusion time of the last iteration', low=0.001, high=1.0, live=True)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class FitConfig:
     window: int = param(8, 'frames estimated together', unit='frames', low=3, high=64)
     relinearise: int = param(3, 'newest frames relinearised at every iteration', unit='frames', low=1, high=64, live=True)
     max_iterations: int = param(3, 'Gauss-Newton iterations per frame', low=1, high=50, live=True)
-    cold_iterations: int = param(25, 'Gauss-Newton iterations of a cold start', low=1, high=200, live=True)
+    cold_iterations: int = param(15, 'Gauss-Newton iterations of a cold start', low=1, high=200, live=True)
     deadline: float = param(
         0.030, 'the fit stops iterating after this time; replay ignores it', unit='s', low=0.001, high=10.0, live=True
     )
@@ -85,13 +85,13 @@ class FitConfig:
         10.0, 'Geman-McClure scale in sigmas; residuals far beyond it stop counting', low=0.5, high=1000.0, live=True
     )
     acceleration_body: float = param(
-        25.0, 'expected angular acceleration of body joints (1 sigma)', unit='rad/s^2', low=0.1, high=1e5, live=True
+        15.0, 'expected angular acceleration of body joints (1 sigma)', unit='rad/s^2', low=0.1, high=1e5, live=True
     )
     acceleration_hand: float = param(
         150.0, 'expected angular acceleration of finger joints (1 sigma)', unit='rad/s^2', low=0.1, high=1e5, live=True
     )
     acceleration_root: float = param(
-        5.0, 'expected acceleration of the pelvis (1 sigma)', unit='m/s^2', low=0.1, high=1e4, live=True
+        3.0, 'expected acceleration of the pelvis (1 sigma)', unit='m/s^2', low=0.1, high=1e4, live=True
     )
     freeze_betas_after: float = param(
         3.0, 'betas stop changing after this much evidence', unit='s', low=0.0, high=1e6, live=True

@@ -29,16 +29,14 @@ class PeopleFitter:
         tables: body model.
         prior: whole-body denoiser; None fits without a prior.
         config: all parameters.
-        seed: of the diffusion noise.
     """
 
     def __init__(
-        self, tables: 'BodyTables', prior: LivePrior | None, config: Config, seed: int = 0
+        self, tables: 'BodyTables', prior: LivePrior | None, config: Config
     ) -> None:
         self._tables = tables
         self._prior = prior
         self.config = config
-        self._seed = seed
         self._ids = itertools.count(1)
         self._tracks: list[PoseFitter] = []
         self._stamp_ns: int | None = None
@@ -71,7 +69,7 @@ class PeopleFitter:
         room = max(self.config.input.max_people - len(self._tracks), 0)
         for observation in sorted(fresh, key=_size, reverse=True)[:room]:
             track = PoseFitter(
-                self._tables, self._prior, self.config, f'p{next(self._ids):04d}', self._seed
+                self._tables, self._prior, self.config, f'p{next(self._ids):04d}'
             )
             self._tracks.append(track)
             matched[len(self._tracks) - 1] = observation

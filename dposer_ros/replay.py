@@ -181,7 +181,7 @@ def read_config(path: Path | None) -> Config:
 
 
 def load_fitter(
-    config: Config, with_prior: bool = True, seed: int = 0
+    config: Config, with_prior: bool = True
 ) -> tuple[Callable[[], PeopleFitter], str]:
     """How to make a fitter for `config`, and the body model's name as the messages spell it."""
     from dposer_core.body_model import load_body
@@ -191,7 +191,7 @@ def load_fitter(
     prior = None
     if with_prior and config.prior.weight > 0.0:
         prior = load_prior(config.prior.checkpoint, config.prior.backend, tables.num_expression)
-    make = partial(PeopleFitter, tables, prior, config, seed)
+    make = partial(PeopleFitter, tables, prior, config)
     return make, f'{tables.name}/{tables.sha256[:8]}'
 
 
