@@ -37,30 +37,41 @@ _LEGS = [skeleton.JOINT_INDEX[f'{side}_{name}'] for side in ('left', 'right') fo
 _OFFLINE_EVERY = 15  # frames: the offline fit takes a hundred times as long
 
 Joints = np.ndarray
-Method = Callable[[TruthClip, Scenario], dict[int, Joints]]
+Method = Callable[[list[TruthClip], Scenario], list[dict[int, Joints]]]
 
 
 def live(body: Body, prior) -> Method:
-    """Frame index -> joints (55, 3) of the live fitter run over the clip."""
+    """Frame index -> joints (55, 3) of the live fitter run over each clip."""
 
-    def run(clip: TruthClip, scenario: Scenario) -> dict[int, Joints]:
-        height = clip.height if scenario.is_height_known else 0.0
-        fitter = PoseFitter(body.tables, prior, from_mapping({'model.person_height': height}))
-        results = [fitter.step(observation) for observation in clip.observations]
-        return {k: r.state.joints for k, r in enumerate(results) if r is not None}
+    def run(clips: list[TruthClip], scenario: Scenario) -> list[dict[int, Joints]]:
+        found = []
+        for clip in clips:
+            height = clip.height if scenario.is_height_known else 0.0
+            fitter = PoseFitter(body.tables, prior, from_mapping({'model.person_height': height}))
+            results = [fitter.step(observation) for observation in clip.observations]
+            found.append({k: r.state.joints for k, r in enumerate(results) if r is not None})
+        return found
 
     return run
 
 
 def offline(body: Body, prior, use_prior: bool, steps: int) -> Method:
-    """Frame index -> joints (55, 3) of every `_OFFLINE_EVERY`th frame, fitted alone."""
+    """Frame index -> joints (55, 3) of every `_OFFLINE_EVERY`th frame, each fitted alone.
 
-    def run(clip: TruthClip, scenario: Scenario) -> dict[int, Joints]:
-        chosen = list(range(_OFFLINE_EVERY - 1, len(clip.observations), _OFFLINE_EVERY))
-        height = clip.height if scenario.is_height_known else 0.0
+    The frames of all clips go into one batch, unless each clip has its own known height.
+    """
+
+    def fit(clips: list[TruthClip], height: float) -> list[dict[int, Joints]]:
         fitter = OfflineFitter(body, prior, steps, use_prior, person_height=height)
-        result = fitter.fit([clip.observations[k] for k in chosen])
-        return dict(zip(chosen, np.asarray(result.joints), strict=True))
+        chosen = [range(_OFFLINE_EVERY - 1, len(c.observations), _OFFLINE_EVERY) for c in clips]
+        frames = [c.observations[k] for c, ks in zip(clips, chosen, strict=True) for k in ks]
+        joints = iter(np.asarray(fitter.fit(frames).joints))
+        return [{k: next(joints) for k in ks} for ks in chosen]
+
+    def run(clips: list[TruthClip], scenario: Scenario) -> list[dict[int, Joints]]:
+        if scenario.is_height_known:
+            return [fit([clip], clip.height)[0] for clip in clips]
+        return fit(clips, 0.0)
 
     return run
 
@@ -98,18 +109,19 @@ def run(count: int, frames: int, steps: int, names: list[str]) -> list[dict]:
     }
     rows = []
     with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task('clips', total=len(names) * count * len(methods))
+        task = progress.add_task('scenarios x methods', total=len(names) * len(methods))
         for name in names:
             scenario = SCENARIOS[name]
             collected: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
-            for clip in list(truth_clips(body, scenario, TUNING_CLIPS + count, frames))[TUNING_CLIPS:]:
-                for method, fit in methods.items():
-                    found = fit(clip, scenario)
+            everything = truth_clips(body, scenario, TUNING_CLIPS + count, frames)
+            clips = list(everything)[TUNING_CLIPS:]
+            for method, fit in methods.items():
+                for clip, found in zip(clips, fit(clips, scenario), strict=True):
                     if method.startswith('live'):
                         collected[method, 'all'].append(errors(scenario, clip, found))
-                    found = {k: j for k, j in found.items() if k % _OFFLINE_EVERY == _OFFLINE_EVERY - 1}
-                    collected[method, 'common'].append(errors(scenario, clip, found))
-                    progress.advance(task)
+                    common = {k: j for k, j in found.items() if (k + 1) % _OFFLINE_EVERY == 0}
+                    collected[method, 'common'].append(errors(scenario, clip, common))
+                progress.advance(task)
             for (method, which), values in collected.items():
                 means = {key: float(np.mean([v[key] for v in values])) for key in values[0]}
                 rows.append({'scenario': name, 'method': method, 'frames': which, **means})
