@@ -15,6 +15,7 @@ IMAGE = '/image/compressed'
 CAMERA_INFO = '/camera_info'
 KEYPOINTS = '/keypoints'
 STATES = '/human/smplx_states'
+TIMING = '/dposer_wholebody/timing'
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class DemoRecording:
     images: dict[int, bytes] = field(default_factory=dict)  # JPEG
     keypoints: dict[int, KeypointRecord] = field(default_factory=dict)
     states: dict[int, list[StateRecord]] = field(default_factory=dict)
+    publish_seconds: list[float] = field(default_factory=list)  # a state cannot hold its own
     camera: PinholeCamera | None = None
     undistort: Undistort | None = None
     distortion: np.ndarray = field(default_factory=lambda: np.zeros(5))
@@ -70,8 +72,11 @@ def read_recording(path: Path) -> DemoRecording:
     """The demo's MCAP file as values."""
     recording = DemoRecording()
     for topic, received_ns, message in read_messages(
-        path, (), optional=(IMAGE, CAMERA_INFO, KEYPOINTS, STATES)
+        path, (), optional=(IMAGE, CAMERA_INFO, KEYPOINTS, STATES, TIMING)
     ):
+        if topic == TIMING:
+            recording.publish_seconds.append(message.publish)
+            continue
         stamp = stamp_ns(message)
         if topic == IMAGE:
             recording.images[stamp] = message.data.tobytes()

@@ -35,7 +35,7 @@ JOINT_GROUPS = {
     ],
     'all': list(range(55)),
 }
-NODE_STAGES = ('age_in', 'queue', 'preprocess', 'fit', 'postprocess', 'publish', 'total')
+NODE_STAGES = ('age_in', 'queue', 'preprocess', 'fit', 'postprocess', 'total')
 
 
 def make_report(recording: DemoRecording, run: RunRecord, body: Body) -> dict:
@@ -88,6 +88,7 @@ def latencies(recording: DemoRecording, states: Sequence[StateRecord]) -> dict[s
     }
     for stage in NODE_STAGES:
         stages[f'node_{stage}'] = [state.stats[stage] * 1e3 for state in states]
+    stages['node_publish'] = [seconds * 1e3 for seconds in recording.publish_seconds]
     return {name: _quantiles(values) for name, values in stages.items() if values}
 
 
