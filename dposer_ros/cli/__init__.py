@@ -5,12 +5,17 @@ Typer `app`. Only the module of the command that was asked for is imported, so t
 and a missing optional package hurts no other command.
 """
 
+import errno
 import importlib
 import sys
 
 import typer
 
 from dposer_core.errors import DPoserError
+
+# Of the machine and the paths given, not of this code.
+_FILE_FAULTS = {errno.EACCES, errno.EDQUOT, errno.EISDIR, errno.ENOENT, errno.ENOSPC}
+_FILE_FAULTS |= {errno.EEXIST, errno.ENOTDIR, errno.EPERM, errno.EROFS}
 
 COMMANDS = {
     'demo': 'Run the whole job on a video: detector, fit, recorder over ROS 2, then a film.',
@@ -48,6 +53,11 @@ def main(argv: list[str] | None = None) -> None:
         if debug or _is_ours(error.name or ''):
             raise
         _fail(_missing_module(command, error.name or str(error)))
+    except OSError as error:
+        if debug or error.errno not in _FILE_FAULTS:
+            raise
+        place = error.filename or 'a file'
+        _fail(f'{place}: {error.strerror}; give a path that can be used (--debug: where)')
 
 
 def build_app(command: str = '') -> typer.Typer:

@@ -31,6 +31,7 @@ def demo(
     from rich.console import Console
 
     from dposer_core.errors import MediaError
+    from dposer_ros.cli.fit import check_writable
     from dposer_ros.demo.clips import find_clip
     from dposer_ros.demo.run import progress_bars, write_json
     from dposer_ros.demo.session import run_clip
@@ -43,6 +44,9 @@ def demo(
         raise MediaError(
             f'frames {chosen.first} to {chosen.last}: the last one must come after the first'
         )
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(json_file)
     require_messages()
     console = Console()
     try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -225,8 +226,14 @@ def check_writable(path: Path) -> None:
         raise ConfigError(f'{path} is a folder; give a file to write')
     if not folder.is_dir():
         raise ConfigError(f'{folder} does not exist; make the folder, or write somewhere else')
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f'{folder} is not writable')
+    try:
+        # Trying is the only true answer: root may write everywhere, but not in /proc.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f'{folder} is not writable ({error.strerror}); write somewhere else'
+        ) from error
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What a newcomer meets first: quick help, and one line for an error."""
 
+import errno
 import subprocess
 import sys
 import time
@@ -89,3 +90,20 @@ def test_errors_of_the_tree_are_caught(monkeypatch, capsys) -> None:
     with pytest.raises(SystemExit, match='2'):
         cli.main(['fit'])
     assert capsys.readouterr().err == 'error: fit.window = 0: must lie in [1, 64]\n'
+
+
+def test_place_that_cannot_be_written_is_named_in_one_line(tmp_path, capsys) -> None:
+    (tmp_path / 'file').touch()
+    place = tmp_path / 'file' / 'doctor.json'
+    with pytest.raises(SystemExit, match='2'):
+        cli.main(['doctor', '--json', str(place)])
+    assert capsys.readouterr().err.startswith(f'error: {place}')
+
+
+def test_fault_that_is_not_of_a_file_is_shown_as_one(monkeypatch) -> None:
+    def fail(command: str) -> None:
+        raise ConnectionResetError(errno.ECONNRESET, 'reset')
+
+    monkeypatch.setattr(cli, 'build_app', fail)
+    with pytest.raises(ConnectionResetError):
+        cli.main(['fit'])

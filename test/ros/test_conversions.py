@@ -211,6 +211,13 @@ def test_camera_that_is_not_calibrated_is_refused_by_name():
         cameras(focal=0.0)
 
 
+def test_camera_of_an_unknown_lens_is_refused_by_name():
+    info = camera_info()
+    info.distortion_model, info.d = 'thin_prism', [0.1] * 4
+    with pytest.raises(ObservationError, match="'thin_prism' is not supported.*plumb_bob"):
+        conversions.cameras_from_msg(info)
+
+
 # --- out ---
 
 

@@ -201,6 +201,7 @@ def test_camera_options_that_make_no_camera_are_refused(camera, focal, size, mes
         (['nothing.json'], 'nothing.json does not exist'),
         (['{npz}', '-o', '{folder}/no/states.npz'], 'does not exist; make the folder'),
         (['{npz}', '-o', '{folder}'], 'is a folder; give a file'),
+        (['{npz}', '--json', '/proc/figures.json'], '/proc is not writable'),
         (['{npz}', '--params', '{npz}'], 'not a readable YAML file'),
         (['{npz}', '--layout', 'coco'], "unknown keypoint layout 'coco'"),
         (['{npz}', '--fps', '0'], '--fps 0.0: must be positive'),
