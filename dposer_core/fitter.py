@@ -30,6 +30,7 @@ _MAX_ROTATION_STEP = 0.7  # rad per iteration: Gauss-Newton is trusted no furthe
 _MAX_PELVIS_STEP = 0.5  # m
 _SETTLING_FRAMES = 3
 _WIDENING = 8.0  # of the robust scale at the first iteration of a frame, 1 at the last
+_MAX_DISTANCE = 100.0  # m: farther away nobody has keypoints
 _CONVERGED = 0.01  # rad and m, rms step of the newest frame
 _RIDGE = 0.02  # precision of joint angles (rad^-2) where there is no prior: keeps equations regular
 _HEIGHT_SIGMA = 0.01  # m, of a known person height
@@ -210,6 +211,9 @@ class PoseFitter:
             self._window.solve(first)
             for frame in self._window.frames[first:]:
                 frame.delta = _limited(frame.delta)
+            distance = float(np.linalg.norm(self._window.frames[-1].at.pelvis))
+            if distance > _MAX_DISTANCE:
+                raise SolveError(f'the pelvis ran away to {distance:.0f} m')
             if spent() or _step_size(self._window.frames[-1].delta) < _CONVERGED:
                 break
         return s + 1

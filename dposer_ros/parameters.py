@@ -165,6 +165,15 @@ def wholebody_yaml() -> str:
     return '\n'.join(lines) + '\n'
 
 
+def parameter_table() -> str:
+    """The README's table of all parameters, Markdown."""
+    lines = ['| parameter | default | meaning |', '|---|---|---|']
+    for name, (value, metadata) in known_parameters().items():
+        meaning = _describe(metadata).replace('|', 'or')
+        lines.append(f'| `{name}` | `{_yaml_scalar(value)}` | {meaning} |')
+    return '\n'.join(lines) + '\n'
+
+
 def _describe(metadata: Mapping[str, Any]) -> str:
     low, high = metadata['low'], metadata['high']
     parts = [metadata['help']]

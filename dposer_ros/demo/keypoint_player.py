@@ -8,11 +8,17 @@ import numpy as np
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo
 
 from dposer_core.recording import Person, read_npz
 from dposer_ros.demo.detector import LAYOUT
 from dposer_ros.demo.lifetime import Stop, ros, run_main
-from dposer_ros.demo.player import FRAME_ID, topic_counts, wait_for_subscribers
+from dposer_ros.demo.player import (
+    FRAME_ID,
+    camera_info_message,
+    topic_counts,
+    wait_for_subscribers,
+)
 from dposer_ros.msg import KeypointFrame, PersonKeypoints
 
 
@@ -28,6 +34,9 @@ class ReplayNode(Node):
         self._frames = list(zip(stamps, recording.frames, strict=True))
         self._size = recording.size or (0, 0)
         self._dim = recording.dim
+        self._camera = recording.camera if recording.dim == 2 else None
+        if self._camera is not None:
+            self._camera_pub = self.create_publisher(CameraInfo, 'camera_info', 5)
         self._stop = stop
         self._keypoints_pub = self.create_publisher(
             KeypointFrame, 'keypoints', QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
@@ -42,7 +51,12 @@ class ReplayNode(Node):
             time.sleep(max(0.0, (due_ns - self.get_clock().now().nanoseconds) * 1e-9))
             if self._stop:
                 return count - 1
-            self._keypoints_pub.publish(self._message(due_ns, people, count))
+            frame = self._message(due_ns, people, count)
+            if self._camera is not None:  # first: the fit needs it
+                camera = camera_info_message(self._camera)
+                camera.header = frame.header
+                self._camera_pub.publish(camera)
+            self._keypoints_pub.publish(frame)
             print(f'frame {count}')  # the progress bar reads this
         return len(self._frames)
 
