@@ -63,9 +63,7 @@ def _place_2d(body, observation, precision) -> list[tuple[np.ndarray, np.ndarray
         rows = np.concatenate(
             [np.stack([one, zero, -rays[:, 0]], 1), np.stack([zero, one, -rays[:, 1]], 1)]
         )
-        values = np.concatenate(
-            [rays[:, i] * turned[:, 2] - turned[:, i] for i in (0, 1)]
-        )
+        values = np.concatenate([rays[:, i] * turned[:, 2] - turned[:, i] for i in (0, 1)])
         both = np.concatenate([weight, weight])
         pelvis = np.linalg.lstsq(rows * both[:, None], values * both, rcond=None)[0]
         pelvis[2] = max(pelvis[2], _MIN_DEPTH - turned[:, 2].min())  # the whole body in front

@@ -38,7 +38,12 @@ class InputConfig:
         0.5, 'older input is dropped and counted', unit='s', low=0.01, high=10.0, live=True
     )
     max_future: float = param(
-        0.05, 'input stamped further ahead of the clock is dropped', unit='s', low=0.0, high=1.0, live=True
+        0.05,
+        'input stamped further ahead of the clock is dropped',
+        unit='s',
+        low=0.0,
+        high=1.0,
+        live=True,
     )
     max_people: int = param(4, 'people fitted per frame, nearest first', low=1, high=16, live=True)
 
@@ -49,7 +54,11 @@ class ModelConfig:
 
     path: str = param('', 'SMPL-X .npz file; empty: the open body (dposer body build)')
     person_height: float = param(
-        0.0, 'known height of the person, 0 if unknown; fixes the scale of 2D fits', unit='m', low=0.0, high=2.6
+        0.0,
+        'known height of the person, 0 if unknown; fixes the scale of 2D fits',
+        unit='m',
+        low=0.0,
+        high=2.6,
     )
 
 
@@ -60,10 +69,18 @@ class PriorConfig:
     checkpoint: str = param('wholebody', 'shipped prior by name, or a path to a .safetensors file')
     backend: str = param('auto', 'denoiser back end', choices=('auto', 'onnxruntime', 'torch'))
     weight: float = param(
-        6.0, 'precision per normalised pose dimension; 0 switches the prior off', low=0.0, high=100.0, live=True
+        6.0,
+        'precision per normalised pose dimension; 0 switches the prior off',
+        low=0.0,
+        high=100.0,
+        live=True,
     )
-    t_max: float = param(0.25, 'diffusion time of the first iteration', low=0.005, high=1.0, live=True)
-    t_min: float = param(0.1, 'diffusion time of the last iteration', low=0.001, high=1.0, live=True)
+    t_max: float = param(
+        0.25, 'diffusion time of the first iteration', low=0.005, high=1.0, live=True
+    )
+    t_min: float = param(
+        0.1, 'diffusion time of the last iteration', low=0.001, high=1.0, live=True
+    )
 
 
 @dataclass(frozen=True)
@@ -71,27 +88,66 @@ class FitConfig:
     """The sliding-window Gauss-Newton fit."""
 
     window: int = param(8, 'frames estimated together', unit='frames', low=3, high=64)
-    relinearise: int = param(3, 'newest frames relinearised at every iteration', unit='frames', low=1, high=64, live=True)
+    relinearise: int = param(
+        3,
+        'newest frames relinearised at every iteration',
+        unit='frames',
+        low=1,
+        high=64,
+        live=True,
+    )
     max_iterations: int = param(3, 'Gauss-Newton iterations per frame', low=1, high=50, live=True)
-    cold_iterations: int = param(15, 'Gauss-Newton iterations of a cold start', low=1, high=200, live=True)
+    cold_iterations: int = param(
+        15, 'Gauss-Newton iterations of a cold start', low=1, high=200, live=True
+    )
     deadline: float = param(
-        0.030, 'the fit stops iterating after this time; replay ignores it', unit='s', low=0.001, high=10.0, live=True
+        0.030,
+        'the fit stops iterating after this time; replay ignores it',
+        unit='s',
+        low=0.001,
+        high=10.0,
+        live=True,
     )
     sigma_px_relative: float = param(
-        0.01, 'detector noise (1 sigma) as a share of the height of the person in the image', low=0.0001, high=0.1, live=True
+        0.01,
+        'detector noise (1 sigma) as a share of the height of the person in the image',
+        low=0.0001,
+        high=0.1,
+        live=True,
     )
-    sigma_m: float = param(0.01, 'noise of 3D points (1 sigma)', unit='m', low=0.0001, high=1.0, live=True)
+    sigma_m: float = param(
+        0.01, 'noise of 3D points (1 sigma)', unit='m', low=0.0001, high=1.0, live=True
+    )
     robust_scale: float = param(
-        10.0, 'Geman-McClure scale in sigmas; residuals far beyond it stop counting', low=0.5, high=1000.0, live=True
+        10.0,
+        'Geman-McClure scale in sigmas; residuals far beyond it stop counting',
+        low=0.5,
+        high=1000.0,
+        live=True,
     )
     acceleration_body: float = param(
-        15.0, 'expected angular acceleration of body joints (1 sigma)', unit='rad/s^2', low=0.1, high=1e5, live=True
+        15.0,
+        'expected angular acceleration of body joints (1 sigma)',
+        unit='rad/s^2',
+        low=0.1,
+        high=1e5,
+        live=True,
     )
     acceleration_hand: float = param(
-        150.0, 'expected angular acceleration of finger joints (1 sigma)', unit='rad/s^2', low=0.1, high=1e5, live=True
+        150.0,
+        'expected angular acceleration of finger joints (1 sigma)',
+        unit='rad/s^2',
+        low=0.1,
+        high=1e5,
+        live=True,
     )
     acceleration_root: float = param(
-        3.0, 'expected acceleration of the pelvis (1 sigma)', unit='m/s^2', low=0.1, high=1e4, live=True
+        3.0,
+        'expected acceleration of the pelvis (1 sigma)',
+        unit='m/s^2',
+        low=0.1,
+        high=1e4,
+        live=True,
     )
     freeze_betas_after: float = param(
         3.0, 'betas stop changing after this much evidence', unit='s', low=0.0, high=1e6, live=True
@@ -105,7 +161,9 @@ class OcclusionConfig:
     predict_timeout: float = param(
         0.5, 'silence during which motion is extrapolated', unit='s', low=0.0, high=5.0, live=True
     )
-    lost_timeout: float = param(2.0, 'silence after which a person is lost', unit='s', low=0.1, high=60.0, live=True)
+    lost_timeout: float = param(
+        2.0, 'silence after which a person is lost', unit='s', low=0.1, high=60.0, live=True
+    )
 
 
 @dataclass(frozen=True)
@@ -113,7 +171,11 @@ class TrackConfig:
     """Which detection belongs to which person."""
 
     gate_distance: float = param(
-        0.6, 'largest mean joint distance of a match, as a share of the height of the person', low=0.05, high=5.0, live=True
+        0.6,
+        'largest mean joint distance of a match, as a share of the height of the person',
+        low=0.05,
+        high=5.0,
+        live=True,
     )
     min_points: int = param(4, 'body points needed to fit', low=1, high=17, live=True)
 
@@ -130,7 +192,9 @@ class Config:
     track: TrackConfig = TrackConfig()
 
 
-def parameters(config: Any = None, prefix: str = '') -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+def parameters(
+    config: Any = None, prefix: str = ''
+) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
     """Every leaf of `config` as (dotted name, value, metadata)."""
     config = Config() if config is None else config
     for entry in fields(config):
@@ -164,14 +228,21 @@ def checked(name: str, value: Any, default: Any, metadata: Mapping[str, Any]) ->
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
-        raise ConfigError(f"parameter '{name}' = {value!r}: expected {kind.__name__}, got {type(value).__name__}")
+        raise ConfigError(
+            f"parameter '{name}' = {value!r}: expected {kind.__name__}, got {type(value).__name__}"
+        )
     if metadata['choices'] and value not in metadata['choices']:
-        raise ConfigError(f"parameter '{name}' = {value!r}: choose one of {', '.join(metadata['choices'])}")
+        raise ConfigError(
+            f"parameter '{name}' = {value!r}: choose one of {', '.join(metadata['choices'])}"
+        )
     low, high = metadata['low'], metadata['high']
     if kind in (int, float) and not (
         (low is None or value >= low) and (high is None or value <= high)  # NaN fails both
     ):
-        raise ConfigError(f"parameter '{name}' = {value!r}: must lie in [{low}, {high}] {metadata['unit']}".rstrip())
+        raise ConfigError(
+            f"parameter '{name}' = {value!r}: must lie in [{low}, {high}] "
+            f'{metadata["unit"]}'.rstrip()
+        )
     return value
 
 

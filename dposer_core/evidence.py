@@ -88,8 +88,9 @@ _EYES = range(skeleton.EYE_JOINTS.start, skeleton.EYE_JOINTS.stop)
 
 
 def joint_sources(point_precision: np.ndarray, inlier: np.ndarray) -> np.ndarray:
-    """(55,) `Source` of every joint: observed, partial (only what hangs below is seen) or
-    completed.
+    """(55,) `Source` of every joint.
+
+    Observed: a point on it is seen; partial: only what hangs below it; completed: neither.
 
     Args:
         point_precision: (133,) 0 for absent points.

@@ -16,8 +16,16 @@ import numpy as np
 from dposer_core import evidence, kinematics, skeleton
 from dposer_core.cold_start import initial_poses
 from dposer_core.config import Config
-from dposer_core.kinematics import BETAS, PELVIS, PRIOR_ROTATIONS, ROOT, ROTATIONS, Kinematics, Posed
-from dposer_core.observation import NUM_POINTS, Observation
+from dposer_core.kinematics import (
+    BETAS,
+    PELVIS,
+    PRIOR_ROTATIONS,
+    ROOT,
+    ROTATIONS,
+    Kinematics,
+    Posed,
+)
+from dposer_core.observation import Observation
 from dposer_core.state import BodyState, FitResult, FitStats, Quality, Source, Status
 from dposer_core.window import Frame, Pose, Smoothness, SolveError, Window
 
@@ -32,7 +40,9 @@ _SETTLING_FRAMES = 3
 _WIDENING = 8.0  # of the robust scale at the first iteration of a frame, 1 at the last
 _MAX_DISTANCE = 100.0  # m: farther away nobody has keypoints
 _CONVERGED = 0.01  # rad and m, rms step of the newest frame
-_RIDGE = 0.02  # precision of joint angles (rad^-2) where there is no prior: keeps equations regular
+_RIDGE = (
+    0.02  # precision of joint angles (rad^-2) where there is no prior: keeps equations regular
+)
 _HEIGHT_SIGMA = 0.01  # m, of a known person height
 _BETAS_PRECISION = 1.0
 _BETAS_WALK = 0.05  # per sqrt(s): lets betas settle, but not forget
@@ -218,9 +228,7 @@ class PoseFitter:
                 break
         return s + 1
 
-    def _linearise(
-        self, frames: Sequence[Frame], t: float, widening: float
-    ) -> None:
+    def _linearise(self, frames: Sequence[Frame], t: float, widening: float) -> None:
         """Move each frame to its estimate and build its own terms there.
 
         `widening` of the robust scale holds for the newest frame only: it starts from a prediction
@@ -245,7 +253,12 @@ class PoseFitter:
         """
         x = np.stack(
             [
-                np.concatenate([self._sign * rotvec.ravel(), frame.at.coefficients[BETAS.stop - BETAS.start :]])
+                np.concatenate(
+                    [
+                        self._sign * rotvec.ravel(),
+                        frame.at.coefficients[BETAS.stop - BETAS.start :],
+                    ]
+                )
                 for frame, rotvec in zip(frames, rotvecs, strict=True)
             ]
         )
@@ -309,7 +322,9 @@ class PoseFitter:
 
     def _cold_start(self, stamp_ns: int, seen: _Evidence, spent) -> int:
         """Several placements side by side, the cheapest wins and is refined."""
-        weight = np.where(seen.present, np.square(seen.observation.confidence / evidence.POINT_SIGMA), 0.0)
+        weight = np.where(
+            seen.present, np.square(seen.observation.confidence / evidence.POINT_SIGMA), 0.0
+        )
         guesses = initial_poses(
             self.kinematics, seen.observation, weight, self._mean_rotations, _NUM_CANDIDATES
         )
@@ -317,7 +332,9 @@ class PoseFitter:
         iterations = 0
         for guess in guesses:
             try:
-                iterations += self._start_window(stamp_ns, guess, seen, _CANDIDATE_ITERATIONS, spent)
+                iterations += self._start_window(
+                    stamp_ns, guess, seen, _CANDIDATE_ITERATIONS, spent
+                )
             except SolveError:
                 continue
             cost = self._cost_of_newest(seen)
@@ -407,7 +424,9 @@ class PoseFitter:
             body_id=self.body_id,
             track_id=seen.observation.track_id,
             status=self._status(sources),
-            quality=Quality.FULL if converged or iterations >= self.config.fit.max_iterations else Quality.REDUCED,
+            quality=Quality.FULL
+            if converged or iterations >= self.config.fit.max_iterations
+            else Quality.REDUCED,
             state=state,
             observed_fraction=fraction,
             confidence=_confidence(state.position_sigma),

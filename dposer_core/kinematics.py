@@ -83,7 +83,9 @@ def so3_log(rotation: np.ndarray, out: np.ndarray) -> None:
     sine = np.sqrt(x * x + y * y + z * z)
     if w < 0.0:
         w, x, y, z = -w, -x, -y, -z
-    scale = 2.0 / max(w, _SMALL) if sine < 1e-9 * max(w, _SMALL) else 2.0 * np.arctan2(sine, w) / sine
+    scale = (
+        2.0 / max(w, _SMALL) if sine < 1e-9 * max(w, _SMALL) else 2.0 * np.arctan2(sine, w) / sine
+    )
     out[0] = scale * x
     out[1] = scale * y
     out[2] = scale * z
@@ -408,15 +410,16 @@ class Kinematics:
         self._bones = np.ascontiguousarray(tables.point_bones, dtype=np.int64)
         self._weights = np.ascontiguousarray(tables.point_weights)
         self._offset_template = tables.point_template - tables.joint_template[self._bones]
-        self._offset_dirs = np.ascontiguousarray(tables.point_dirs - tables.joint_dirs[self._bones])
+        self._offset_dirs = np.ascontiguousarray(
+            tables.point_dirs - tables.joint_dirs[self._bones]
+        )
         self._offset_template[self._weights == 0.0] = 0.0
         self._offset_dirs[self._weights == 0.0] = 0.0
         self._rest_dirs = np.ascontiguousarray(tables.joint_dirs)
         self._index_chains()
 
     def _index_chains(self) -> None:
-        """Per landmark: the joints that move it, which of its slots hang below each, and the
-        coefficients that can move it."""
+        """Per landmark: the joints above it, which slots hang below each, its coefficients."""
         num_slots = self._bones.shape[1]
         chains, coefficients = [], []
         for n in range(NUM_POINTS):

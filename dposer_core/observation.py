@@ -24,7 +24,7 @@ class Observation:
     camera: 'PinholeCamera | None' = None
     """Distortion-free pinhole camera; required for 2D, unused for 3D."""
     sigma: np.ndarray | None = None
-    """(133,) standard deviation given by the detector, in the unit of the points; None: configured."""
+    """(133,) 1 sigma given by the detector, in the unit of the points; None: configured."""
     track_id: str = ''
     """Identity given by the detector; empty if it has none."""
 

@@ -31,9 +31,7 @@ class PeopleFitter:
         config: all parameters.
     """
 
-    def __init__(
-        self, tables: 'BodyTables', prior: LivePrior | None, config: Config
-    ) -> None:
+    def __init__(self, tables: 'BodyTables', prior: LivePrior | None, config: Config) -> None:
         self._tables = tables
         self._prior = prior
         self.config = config
@@ -68,9 +66,7 @@ class PeopleFitter:
         matched, fresh = self._assign(observations)
         room = max(self.config.input.max_people - len(self._tracks), 0)
         for observation in sorted(fresh, key=_size, reverse=True)[:room]:
-            track = PoseFitter(
-                self._tables, self._prior, self.config, f'p{next(self._ids):04d}'
-            )
+            track = PoseFitter(self._tables, self._prior, self.config, f'p{next(self._ids):04d}')
             self._tracks.append(track)
             matched[len(self._tracks) - 1] = observation
         share = None if budget_s is None else budget_s / max(len(matched), 1)

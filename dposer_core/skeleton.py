@@ -14,7 +14,7 @@ JOINT_NAMES: tuple[str, ...] = (
     'left_ankle', 'right_ankle', 'spine3', 'left_foot', 'right_foot', 'neck', 'left_collar',
     'right_collar', 'head', 'left_shoulder', 'right_shoulder', 'left_elbow', 'right_elbow',
     'left_wrist', 'right_wrist', 'jaw', 'left_eye', 'right_eye',
-    *(f'{side}_{finger}{i}' for side in ('left', 'right') for finger in _FINGERS for i in (1, 2, 3)),
+    *(f'{s}_{finger}{i}' for s in ('left', 'right') for finger in _FINGERS for i in (1, 2, 3)),
 )  # fmt: skip
 NUM_JOINTS = len(JOINT_NAMES)
 JOINT_INDEX: dict[str, int] = {name: index for index, name in enumerate(JOINT_NAMES)}
@@ -74,7 +74,9 @@ def hand21_joints(side: str) -> list[int]:
 def mirror_joints() -> np.ndarray:
     """Permutation (55,) that swaps left and right joints."""
     swapped = [
-        name.replace('left_', 'right_') if name.startswith('left_') else name.replace('right_', 'left_')
+        name.replace('left_', 'right_')
+        if name.startswith('left_')
+        else name.replace('right_', 'left_')
         for name in JOINT_NAMES
     ]
     return np.array([JOINT_INDEX[name] for name in swapped])

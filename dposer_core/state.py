@@ -38,7 +38,7 @@ class Quality(IntEnum):
 
 @dataclass(frozen=True)
 class BodyState:
-    """One body in the output frame (camera optical frame for 2D input). Metres, radians, seconds."""
+    """One body in the output frame (2D: camera optical frame). Metres, radians, seconds."""
 
     stamp_ns: int
     pose_rotvec: np.ndarray  # (55, 3) parent-relative axis-angle, SMPL-X order; [0] is the root

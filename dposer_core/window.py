@@ -214,7 +214,9 @@ class Window:
         if k >= 2:
             before = self.frames[k - 1].at.minus(self.frames[k - 2].at)
             link.r_acceleration = link.c2 * step - link.c0 * before
-        return 0.5 * float(link.r_acceleration @ link.r_acceleration + link.r_velocity @ link.r_velocity)
+        return 0.5 * float(
+            link.r_acceleration @ link.r_acceleration + link.r_velocity @ link.r_velocity
+        )
 
     # --- elimination -------------------------------------------------------------------------
 

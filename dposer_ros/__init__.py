@@ -1,7 +1,7 @@
 """The ROS 2 side: nodes, messages, command line.
 
-In a source checkout the code stands here while the generated `dposer_ros.msg` stands in the install
-prefix; `extend_path` joins the two folders into one package.
+In a source checkout the code stands here while the generated `dposer_ros.msg` stands in the
+install prefix; `extend_path` joins the two folders into one package.
 """
 
 import pkgutil

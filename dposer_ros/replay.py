@@ -180,9 +180,7 @@ def read_config(path: Path | None) -> Config:
     return from_mapping(values)
 
 
-def load_fitter(
-    config: Config, with_prior: bool = True
-) -> tuple[Callable[[], PeopleFitter], str]:
+def load_fitter(config: Config, with_prior: bool = True) -> tuple[Callable[[], PeopleFitter], str]:
     """How to make a fitter for `config`, and the body model's name as the messages spell it."""
     from dposer_core.body_model import load_body
     from dposer_core.prior.runtime import load_prior

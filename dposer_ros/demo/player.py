@@ -109,8 +109,8 @@ def wait_for_subscribers(node: Node, counts: dict[str, int], timeout: float, sto
                 f'{node.get_name()}: no subscriber came in time on {", ".join(missing)}'
             )
         time.sleep(0.05)
-    # The graph knows an endpoint before it is matched, and says nothing of how far the other stages
-    # are with each other: with half a second the node once missed the first nine frames.
+    # The graph knows an endpoint before it is matched, and says nothing of how far the other
+    # stages are with each other: with half a second the node once missed the first nine frames.
     time.sleep(2.0)
 
 

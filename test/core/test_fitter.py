@@ -78,7 +78,7 @@ def test_known_height_fixes_the_distance(tables, prior) -> None:
 
 
 def test_hidden_hand_is_completed_and_says_so(tables, prior) -> None:
-    """Visible, then hidden: fingers of that hand become COMPLETED, the time since evidence grows."""
+    """Visible, then hidden: its fingers become COMPLETED, the time since evidence grows."""
     fitter = PoseFitter(tables, prior, Config())
     for k, (_, observation) in enumerate(swaying(tables, 20, noise=1.0)):
         result = fitter.step(_hide(observation, LEFT_HAND_POINTS) if k >= 10 else observation)

@@ -53,7 +53,9 @@ def test_right_jacobian_inverse_is_the_derivative_of_log() -> None:
             delta[0, axis] = step
             ahead = log_many(kinematics.perturb(base, delta))
             behind = log_many(kinematics.perturb(base, -delta))
-            np.testing.assert_allclose(analytic[:, axis], ((ahead - behind) / (2 * step))[0], atol=1e-8)
+            np.testing.assert_allclose(
+                analytic[:, axis], ((ahead - behind) / (2 * step))[0], atol=1e-8
+            )
 
 
 def test_landmark_jacobian_equals_central_differences(body) -> None:
@@ -68,7 +70,9 @@ def test_landmark_jacobian_equals_central_differences(body) -> None:
             delta = np.zeros(model.num_dof)
             delta[dof] = sign * step
             moved = pose.plus(delta)
-            points.append(model.landmarks(model.pose(moved.pelvis, _local(moved), moved.coefficients)))
+            points.append(
+                model.landmarks(model.pose(moved.pelvis, _local(moved), moved.coefficients))
+            )
         numeric = (points[0] - points[1]) / (2 * step)
         np.testing.assert_allclose(analytic[:, :, dof], numeric, atol=1e-7 * scale)
 
@@ -98,7 +102,9 @@ def test_landmark_jacobian_equals_autodiff(body) -> None:
     # The state holds the pelvis, SMPL-X the translation: shape moves the pelvis there.
     pelvis = body.tables.joint_dirs[0]
     expected = by_coefficient.numpy() - pelvis[None]
-    np.testing.assert_allclose(analytic[:, :, kinematics.COEFFICIENTS_START :], expected, atol=1e-4)
+    np.testing.assert_allclose(
+        analytic[:, :, kinematics.COEFFICIENTS_START :], expected, atol=1e-4
+    )
 
 
 def test_normal_equations_equal_dense_algebra(body) -> None:
@@ -125,7 +131,9 @@ def test_normal_equations_equal_dense_algebra(body) -> None:
     projection[:, :, 2] = -(pixels - camera[2:]) / depth[:, None]
     rows = projection @ model.jacobian(posed)
     expected = np.einsum('n,nra,nrb->ab', precision, rows, rows)
-    np.testing.assert_allclose(hessian, np.tril(expected), rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        hessian, np.tril(expected), rtol=1e-6, atol=1e-6 * np.abs(expected).max()
+    )
     expected = np.einsum('n,nra,nr->a', precision, rows, pixels - target)
     np.testing.assert_allclose(gradient, expected, atol=1e-8 * np.abs(expected).max())
 
@@ -137,7 +145,13 @@ def test_point_behind_camera_has_no_say(body) -> None:
     posed = model.pose(pose.pelvis, _local(pose), pose.coefficients)
     hessian, gradient = np.zeros((model.num_dof, model.num_dof)), np.zeros(model.num_dof)
     cost, inlier, points, _ = model.normal_equations(
-        posed, np.zeros((133, 2)), np.ones(133), 4.0, np.array([900.0, 900.0, 480.0, 270.0]), hessian, gradient
+        posed,
+        np.zeros((133, 2)),
+        np.ones(133),
+        4.0,
+        np.array([900.0, 900.0, 480.0, 270.0]),
+        hessian,
+        gradient,
     )
     assert np.isfinite(cost) and np.isfinite(hessian).all() and np.isfinite(gradient).all()
     assert not inlier[points[:, 2] < 0.05].any()

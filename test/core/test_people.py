@@ -22,7 +22,9 @@ def tables():
 
 
 def _people(tables, places, frames, swap=False):
-    streams = [swaying(tables, frames, pelvis=place, noise=1.0, seed=i) for i, place in enumerate(places)]
+    streams = [
+        swaying(tables, frames, pelvis=place, noise=1.0, seed=i) for i, place in enumerate(places)
+    ]
     for k in range(frames):
         seen = [next(stream)[1] for stream in streams]
         yield seen[::-1] if swap and k % 2 else seen
@@ -45,10 +47,11 @@ def test_ids_follow_people_and_not_the_order_of_the_detector(tables) -> None:
 def test_upstream_id_does_not_override_geometry(tables) -> None:
     """Swapped detector ids: the body keeps its id, the result names the detector's new one."""
     fitter = PeopleFitter(tables, None, _quick())
+    results = []
     for k, seen in enumerate(_people(tables, [(-0.7, 0.1, 3.5), (0.7, 0.1, 3.5)], 4)):
         names = ('a', 'b') if k < 3 else ('b', 'a')
         seen = [dataclasses.replace(o, track_id=n) for o, n in zip(seen, names, strict=True)]
-        before = {r.body_id: r for r in results} if k else {}
+        before = {r.body_id: r for r in results}
         results = fitter.step(seen[0].stamp_ns, seen)
     assert {r.body_id for r in results} == {'p0001', 'p0002'}
     for result in results:

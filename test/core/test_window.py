@@ -16,7 +16,9 @@ def _pose(rng: np.random.Generator) -> Pose:
 
 def _smoothness() -> Smoothness:
     return Smoothness(
-        acceleration=np.full(NUM_DOF, 30.0), velocity=np.full(NUM_DOF, 8.0), walk=np.full(NUM_DOF, np.inf)
+        acceleration=np.full(NUM_DOF, 30.0),
+        velocity=np.full(NUM_DOF, 8.0),
+        walk=np.full(NUM_DOF, np.inf),
     )
 
 
@@ -59,11 +61,11 @@ def _dense_solution(frames, smoothness, stamps) -> np.ndarray:
 
 @pytest.mark.parametrize('total', [2, 3, 6])
 def test_window_equals_dense_solution_also_after_frames_have_left(total: int) -> None:
-    """With fixed linearisation points, marginalising must lose nothing: same step, same covariance."""
+    """With fixed linearisation points marginalising loses nothing: same step and covariance."""
     rng = np.random.default_rng(0)
     window = Window(3, _smoothness())
     everything, stamps, stamp = [], [], 0
-    for k in range(total):
+    for _ in range(total):
         stamp += int(1e9 * rng.uniform(0.02, 0.06))  # irregular on purpose
         stamps.append(stamp)
         frame = window.append(stamp, _pose(rng), None)

@@ -29,5 +29,6 @@ def test_every_frame_of_a_30_fps_stream_is_answered(tmp_path) -> None:
         print(f'{name}: p50 {p50:.1f}, p95 {p95:.1f}, p99 {p99:.1f} ms')
     print(f'{len(answered)} of {frames} frames answered; memory {run.memory_mib}')
     assert len(recording.keypoints) == frames
-    assert len(answered) >= 0.99 * frames
+    # Ten people are met anew; a cold start may cost one frame.
+    assert len(answered) >= frames - 10
     assert np.percentile(fit, 99) <= 33.0

@@ -6,9 +6,9 @@ Held-out real motion on the open body of random shape, seen as 133 keypoints (se
 fitter's constants were chosen on the first `TUNING_CLIPS` excerpts; those are left out here. MPJPE
 is pelvis-aligned, PA-MPJPE Procrustes-aligned, both over the 22 body joints; `pelvis` is the
 absolute error of joint 0; `hidden` is the pelvis-aligned error of the joints that were out of view
-(of a hidden hand: wrist-aligned); `jitter` is the mean second difference, with that of the truth in
-the last row. Live and offline are compared on the same frames: the live fitter has seen the frames
-before them too, the offline one fits each frame alone, as in the paper.
+(of a hidden hand: wrist-aligned); `jitter` is the mean second difference, that of the truth beside
+it. Live and offline are compared on the same frames: the live fitter has seen the frames before
+them too, the offline one fits each frame alone, as in the paper.
 """
 
 import argparse
@@ -33,7 +33,11 @@ from training.benchmarks.truth import SCENARIOS, Scenario, TruthClip, truth_clip
 
 TUNING_CLIPS = 6
 _NUM_BODY = skeleton.JAW_JOINT  # pelvis and the 21 body joints come first
-_LEGS = [skeleton.JOINT_INDEX[f'{side}_{name}'] for side in ('left', 'right') for name in ('knee', 'ankle', 'foot')]
+_LEGS = [
+    skeleton.JOINT_INDEX[f'{side}_{name}']
+    for side in ('left', 'right')
+    for name in ('knee', 'ankle', 'foot')
+]
 _OFFLINE_EVERY = 15  # frames: the offline fit takes a hundred times as long
 
 Joints = np.ndarray
@@ -91,7 +95,9 @@ def errors(scenario: Scenario, clip: TruthClip, found: dict[int, Joints]) -> dic
         values['hidden'] = mpjpe(predicted[:, hand], truth[:, hand], 0).mean() * 16 / 15
     if 'lower' in scenario.name:
         legs = [0, *_LEGS]
-        values['hidden'] = mpjpe(predicted[:, legs], truth[:, legs], 0).mean() * len(legs) / len(_LEGS)
+        values['hidden'] = (
+            mpjpe(predicted[:, legs], truth[:, legs], 0).mean() * len(legs) / len(_LEGS)
+        )
     if len(frames) == len(clip.observations):
         values['jitter'] = acceleration(body).mean()
         values['jitter_truth'] = acceleration(true_body).mean()
@@ -142,13 +148,17 @@ def _print(rows: list[dict]) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--clips', type=int, default=10, help='excerpts of 2 s, besides those tuned on')
+    parser.add_argument(
+        '--clips', type=int, default=10, help='excerpts of 2 s, besides those tuned on'
+    )
     parser.add_argument('--frames', type=int, default=60, help='frames of each')
     parser.add_argument('--steps', type=int, default=500, help='Adam steps of the offline fitter')
     parser.add_argument('--scenario', choices=SCENARIOS, action='append', help='default: all')
     parser.add_argument('--json', type=Path, help='write the rows here')
     arguments = parser.parse_args()
-    rows = run(arguments.clips, arguments.frames, arguments.steps, arguments.scenario or list(SCENARIOS))
+    rows = run(
+        arguments.clips, arguments.frames, arguments.steps, arguments.scenario or list(SCENARIOS)
+    )
     _print(rows)
     if arguments.json:
         partial = arguments.json.with_suffix('.partial')

@@ -123,7 +123,9 @@ def _add_fingers_and_face(
     keys = int(np.ceil(seconds[-1] / _KEY_SECONDS)) + 2
     with np.load(FINGERS_AND_FACES) as stored:
         hands, faces = (stored[name] * _RESOLUTION for name in ('hands', 'faces'))
-    right, left = (hands[rng.integers(len(hands), size=keys)].reshape(keys, 15, 3) for _ in range(2))
+    right, left = (
+        hands[rng.integers(len(hands), size=keys)].reshape(keys, 15, 3) for _ in range(2)
+    )
     known = faces[rng.integers(len(faces), size=keys)][:, : 3 + num_expression]
     face = np.zeros((keys, 3 + num_expression))  # a body may have more expressions than the file
     face[:, : known.shape[1]] = known
@@ -153,8 +155,6 @@ def _pose(body, pose, pelvis, betas, expression) -> tuple[np.ndarray, np.ndarray
         joints.append(posed.joints)
         landmarks.append(kinematics.landmarks(posed))
     return np.array(joints), np.array(landmarks)
-
-
 
 
 def write_fingers_and_faces(count: int = 200, seed: int = 7) -> None:
