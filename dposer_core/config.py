@@ -101,7 +101,7 @@ class FitConfig:
         15, 'Gauss-Newton iterations of a cold start', low=1, high=200, live=True
     )
     deadline: float = param(
-        0.030,
+        0.025,
         'the fit stops iterating after this time; replay ignores it',
         unit='s',
         low=0.001,

@@ -194,8 +194,8 @@ class PoseFitter:
     ) -> tuple[int, bool]:
         fit = self.config.fit
 
-        def spent() -> bool:
-            return budget_s is not None and time.perf_counter() - clock > budget_s
+        def spent(share: float = 1.0) -> bool:
+            return budget_s is not None and time.perf_counter() - clock > share * budget_s
 
         if warm:
             self._window.append(stamp_ns, self._predicted_pose(stamp_ns), seen)
@@ -340,7 +340,7 @@ class PoseFitter:
             cost = self._cost_of_newest(seen)
             if best is None or cost < best[0]:
                 best = (cost, self._window.frames[-1].estimate)
-            if spent():
+            if spent(0.5):  # the rest is for the refinement
                 break
         if best is None:
             raise SolveError('no placement of the body could be refined')
