@@ -43,6 +43,9 @@ _CONVERGED = 0.01  # rad and m, rms step of the newest frame
 _RIDGE = (
     0.02  # precision of joint angles (rad^-2) where there is no prior: keeps equations regular
 )
+# Hidden joints relax to the mean pose: without evidence a one-step denoised pose is a fixed point
+# almost anywhere, so a finger would keep for ever the pose it was last seen in.
+_HIDDEN_KEEP = 0.8
 _HEIGHT_SIGMA = 0.01  # m, of a known person height
 _BETAS_PRECISION = 1.0
 _BETAS_WALK = 0.05  # per sqrt(s): lets betas settle, but not forget
@@ -78,6 +81,7 @@ class _Evidence:
     observation: Observation
     present: np.ndarray  # (133,) bool
     camera: np.ndarray  # (4,)
+    keep: np.ndarray  # (D,) factor of the prior's target: 1, and less where nothing is seen
     precision: np.ndarray | None = None
     inlier: np.ndarray | None = None
     error: np.ndarray | None = None
@@ -242,7 +246,7 @@ class PoseFitter:
         for frame, rotvec, target in zip(frames, rotvecs, targets, strict=True):
             frame.hessian[:], frame.gradient[:] = 0.0, 0.0
             self._add_data(frame, widening if frame is self._window.frames[-1] else 1.0)
-            self._add_prior(frame, rotvec, target)
+            self._add_prior(frame, rotvec, frame.payload.keep * target)
             self._add_shape(frame)
 
     def _denoised(self, frames, rotvecs, t) -> np.ndarray:
@@ -368,7 +372,7 @@ class PoseFitter:
         """A cold start beside a track that no longer explains what is seen; the cheaper stays."""
         kept, cost = self._window, self._cost_of_newest(seen)
         started, frozen = self._started_ns, self._frozen
-        fresh = _Evidence(seen.observation, seen.present, seen.camera)
+        fresh = _Evidence(seen.observation, seen.present, seen.camera, seen.keep)
         iterations = self._cold_start(stamp_ns, fresh, spent)
         if self._cost_of_newest(fresh) < _RESTART_GAIN * cost:
             return iterations
@@ -506,7 +510,11 @@ class PoseFitter:
             c = observation.camera
             camera[:] = c.fx, c.fy, c.cx, c.cy
         present = observation.confidence >= max(self.config.input.confidence_threshold, 1e-6)
-        return _Evidence(observation, present, camera)
+        sources = evidence.joint_sources(present.astype(float), np.ones(len(present)))
+        hidden = np.repeat(sources[skeleton.PRIOR_JOINTS] == Source.COMPLETED, 3)
+        keep = np.ones(len(self._mean))
+        keep[: len(hidden)][hidden] = _HIDDEN_KEEP
+        return _Evidence(observation, present, camera, keep)
 
     def _pose(self, pose: Pose) -> Posed:
         local = np.empty((skeleton.NUM_JOINTS, 3, 3))

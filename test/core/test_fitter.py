@@ -157,3 +157,15 @@ def test_betas_freeze_after_the_configured_time(tables, prior) -> None:
         betas.append(result.state.betas)
     assert result.state.betas_frozen
     assert np.abs(betas[-1] - betas[-5]).max() < 0.02
+
+
+def test_hidden_hand_relaxes_towards_the_mean_pose(tables, prior) -> None:
+    """It must not keep for ever the pose it was last seen in: flat here, the mean is curled."""
+    fitter = PoseFitter(tables, prior, Config())
+    mean = prior.mean[63:108].reshape(15, 3) * skeleton.MIRROR_SIGN
+    distances = []
+    for k, (_, observation) in enumerate(swaying(tables, 40, noise=1.0)):
+        result = fitter.step(_hide(observation, LEFT_HAND_POINTS) if k >= 5 else observation)
+        fingers = result.state.pose_rotvec[skeleton.LEFT_HAND_JOINTS]
+        distances.append(float(np.abs(fingers - mean).mean()))
+    assert distances[-1] < 0.5 * distances[5]
