@@ -295,8 +295,10 @@ class WholeBodyNode(LifecycleNode):
         silence = time.perf_counter() - self._last.arrived
         stamp_ns = max(self._last.stamp_ns + int(silence * 1e9), (self._published_ns or 0) + 1)
         lost = [dataclasses.replace(r, status=Status.LOST) for r in self._people]
-        self._publish(lost, header_at(stamp_ns, self._last.frame_id), FrameTimes(age_in=0.0))
-        self._publish([], header_at(stamp_ns + 1, self._last.frame_id), FrameTimes(age_in=0.0))
+        for offset, results in enumerate((lost, [])):
+            header = header_at(stamp_ns + offset, self._last.frame_id)
+            self._publish(results, header, FrameTimes(age_in=0.0))
+            self._outputs.flush()
 
     def _free(self) -> None:
         self._stop_input()

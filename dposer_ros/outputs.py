@@ -31,6 +31,7 @@ STATE_QOS = QoSProfile(
     liveliness_lease_duration=Duration(seconds=1.0),
 )
 TIMING_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+FLUSH_TIMEOUT = Duration(seconds=0.1)  # per topic; leaving must take less than a second
 LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 # Somebody else becomes primary only when clearly nearer: a controller must not follow two people
@@ -135,6 +136,14 @@ class Outputs:
             if primary is not None and primary.status != Status.LOST:
                 self._publish_urdf(primary)
         self._timing.publish(times.fill(frame_stats))
+
+    def flush(self) -> None:
+        """Wait until subscribers have what was published, at most a moment.
+
+        History is one deep: what is published next, or the end of the process, would overtake it.
+        """
+        for publisher in (self._primary, self._states, self._hands):
+            publisher.wait_for_all_acked(FLUSH_TIMEOUT)
 
     def close(self) -> None:
         """Destroy the publishers."""
