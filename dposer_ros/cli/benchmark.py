@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from dposer_core.errors import ConfigError
+from dposer_ros.report_file import check_writable, write_json
 
 app = typer.Typer(no_args_is_help=True, help='Measure how fast this machine is.')
 
@@ -52,7 +53,7 @@ def latency(
     No detector, no ROS and no deadline: every frame gets all its iterations.
     """
     from dposer_core.config import from_mapping
-    from dposer_ros.cli.fit import check_writable, figures, progress_bar, write_json
+    from dposer_ros.cli.fit import figures, progress_bar
     from dposer_ros.replay import (
         CameraChoice,
         crowd,

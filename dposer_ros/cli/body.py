@@ -1,10 +1,11 @@
 """`dposer body`: build the open body, look at a body model file, draw the pictures of the docs."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from dposer_ros.report_file import write_json
 
 if TYPE_CHECKING:
     from dposer_core.body_model import Body
@@ -63,7 +64,7 @@ def info(
         table.add_row(name.replace('_', ' '), str(value))
     Console().print(table)
     if json_file:
-        json_file.write_text(json.dumps(figures, indent=2) + '\n')
+        write_json(json_file, figures)
 
 
 @app.command()
@@ -73,7 +74,7 @@ def pictures(
 ) -> None:
     """Draw the body: rest pose with landmarks, six poses, each beta, each expression.
 
-    Example: dposer body pictures /tmp/pictures
+    Example: dposer body pictures pictures/
     """
     from rich.progress import track
 

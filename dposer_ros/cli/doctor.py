@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from dposer_core.errors import ConfigError, DPoserError
 from dposer_ros.environment import domain_id, require_messages
+from dposer_ros.report_file import write_json
 
 DETECTOR_VERSION = '0.10.14'  # later mediapipe has neither the models nor `solutions`
 _STYLES = {'ok': 'green', 'fail': 'bold red', 'absent': 'yellow'}
@@ -43,9 +43,7 @@ def doctor(
     healthy = all(row.status != 'fail' for row in rows)
     if json_file is not None:
         content = {'healthy': healthy, 'rows': [asdict(row) for row in rows]}
-        temporary = json_file.with_name(f'{json_file.name}.tmp')
-        temporary.write_text(json.dumps(content, indent=2) + '\n')
-        temporary.replace(json_file)
+        write_json(json_file, content)
     if not healthy:
         raise typer.Exit(1)
 

@@ -1,8 +1,5 @@
 """`dposer fit`: recorded keypoints -> the states of a whole recording in one file."""
 
-import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +7,7 @@ import typer
 
 from dposer_core.camera import PinholeCamera
 from dposer_core.errors import ConfigError, ObservationError
+from dposer_ros.report_file import check_writable, write_json
 
 if TYPE_CHECKING:
     from dposer_ros.replay import CameraChoice, Clip, Replay
@@ -217,27 +215,3 @@ class _Progress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
-
-
-def check_writable(path: Path) -> None:
-    """Raise ConfigError before the work if the result could not be written."""
-    folder = path.absolute().parent
-    if path.is_dir():
-        raise ConfigError(f'{path} is a folder; give a file to write')
-    if not folder.is_dir():
-        raise ConfigError(f'{folder} does not exist; make the folder, or write somewhere else')
-    try:
-        # Trying is the only true answer: root may write everywhere, but not in /proc.
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f'{folder} is not writable ({error.strerror}); write somewhere else'
-        ) from error
-
-
-def write_json(path: Path, report: dict[str, Any]) -> None:
-    """Write the figures, whole or not at all."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + '\n', encoding='utf-8')
-    temporary.replace(path)

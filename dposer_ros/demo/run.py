@@ -1,7 +1,5 @@
 """One run of the demo: start the processes, watch them, end them, then film and report."""
 
-import json
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -165,14 +163,6 @@ def progress_bars(console: Console) -> Progress:
         console=console,
         transient=True,
     )
-
-
-def write_json(path: Path, values: object) -> None:
-    """Write `values`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    partial.write_text(json.dumps(values, indent=2) + '\n')
-    partial.replace(path)
 
 
 def _show(
