@@ -252,8 +252,8 @@ class PoseFitter:
     def _denoised(self, frames, rotvecs, t) -> np.ndarray:
         """x0_hat (B, D), the stop-gradient target of the DPoser term.
 
-        No noise is added to x_t: on held-out motion fresh noise gave 42 mm (2D) where none gives
-        39 mm, and let hidden joints wander.
+        No noise is added to x_t: on five tuning clips with resting fingers fresh noise gave 42 mm
+        (2D) where none gave 39 mm, and it let hidden joints wander.
         """
         x = np.stack(
             [

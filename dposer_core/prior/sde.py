@@ -7,6 +7,7 @@ Source: Song et al., ICLR 2021 (score SDE); DPoser uses the sub-VP process.
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -27,24 +28,24 @@ def _column(value: Any, x: Any) -> Any:
     return value[:, None] if getattr(value, 'ndim', 0) == 1 and x.ndim == 2 else value
 
 
-class SDE:
+class SDE(ABC):
     """What the processes share. A process gives `alpha`, `sigma`, `drift` and `diffusion`."""
 
+    @abstractmethod
     def alpha(self, t: Any) -> Any:
         """Factor of the clean sample in x_t."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sigma(self, t: Any) -> Any:
         """Standard deviation of the noise in x_t."""
-        raise NotImplementedError
 
+    @abstractmethod
     def drift(self, x: Any, t: Any) -> Any:
         """f(x, t) of dx = f dt + g dw."""
-        raise NotImplementedError
 
+    @abstractmethod
     def diffusion(self, t: Any) -> Any:
         """g(t) of dx = f dt + g dw."""
-        raise NotImplementedError
 
     def snr(self, t: Any) -> Any:
         """alpha / sigma (not squared)."""
