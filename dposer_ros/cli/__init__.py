@@ -1,7 +1,8 @@
 """The command line `dposer`: which commands exist, and how errors are shown.
 
-A command lives in `dposer_ros/cli/<name>.py`, as a function `<name>` or, with subcommands, as a
-Typer `app`. Only the module of the command that was asked for is imported, so the help is quick
+A command lives in `dposer_ros/cli/<name>.py`, those of researchers in `training/cli/<name>.py`, as
+a function `<name>` or, with subcommands, as a Typer `app`. Modules are found by name, so neither
+package imports the other. Only the module of the command that was asked for is imported, so the help is quick
 and a missing optional package hurts no other command.
 """
 
@@ -25,10 +26,16 @@ COMMANDS = {
     'fit': 'Fit recorded keypoints (JSON, npz or ROS 2 bag) and write the states to a file.',
     'render': 'Turn fitted states into a picture or a film.',
     'benchmark': 'Measure how fast this machine is.',
+    'weights': 'List, check, fetch and import the weights of priors.',
+    'data': 'Prepare, pack and look at motion data for training.',
+    'train': 'Train a prior, or go on with a run that was stopped.',
+    'bench': 'Reproduce a table of the paper.',
 }
+RESEARCH = ('data', 'train', 'bench')
 
 # The extra of pyproject.toml that brings what a command needs beyond the core.
 EXTRAS = {'demo': 'demo,detector', 'body': 'body', 'render': 'demo', 'up': 'ros'}
+EXTRAS |= dict.fromkeys(RESEARCH, 'training')
 
 HELP = """Whole-body human pose (SMPL-X body, hands and face) from keypoints, live over ROS 2.
 
@@ -79,7 +86,8 @@ def build_app(command: str = '') -> typer.Typer:
 
 
 def _load(app: typer.Typer, name: str, text: str) -> None:
-    module = importlib.import_module(f'dposer_ros.cli.{name}')
+    package = 'training' if name in RESEARCH else 'dposer_ros'
+    module = importlib.import_module(f'{package}.cli.{name}')
     function = getattr(module, name, None)
     if callable(function):
         app.command(name)(function)

@@ -1,0 +1,1 @@
+"""Commands of `dposer` for researchers, one module a command."""
