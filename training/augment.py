@@ -7,7 +7,7 @@ elbows of the sources are pure hinges and their toes never move, where people an
 rotations of some degrees about every axis.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from dposer_core import skeleton
 from dposer_core.skeleton import JOINT_INDEX
+from training.data.archives import HELD_OUT, TRAINING_SOURCES
+from training.pack import select_body
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,21 @@ class Augmenter:
 
     @staticmethod
     def from_packed(
-        packed: Mapping[str, np.ndarray], part: str, config: AugmentConfig
+        packed: Mapping[str, np.ndarray],
+        part: str,
+        config: AugmentConfig,
+        sources: Sequence[str] = TRAINING_SOURCES,
+        unseen: Sequence[str] = (HELD_OUT,),
     ) -> 'Augmenter':
-        """The part's array of a file of `training.pack`; body poses get their mirror images."""
-        poses = torch.from_numpy(packed[part]).float()
-        weights = torch.ones(len(poses))
-        if part == 'body':
-            weights = torch.from_numpy(packed['body_weight'])
-            poses, weights = torch.cat([poses, mirror_body(poses)]), torch.cat([weights, weights])
+        """The part's poses of a file of `training.pack`; body poses get their mirror images.
+
+        `sources` and `unseen` choose body poses, see `select_body`.
+        """
+        if part != 'body':
+            poses = torch.from_numpy(packed[part]).float()
+            return Augmenter(poses, torch.ones(len(poses)), part, config)
+        poses, weights = map(torch.from_numpy, select_body(packed, sources, unseen))
+        poses, weights = torch.cat([poses, mirror_body(poses)]), torch.cat([weights, weights])
         return Augmenter(poses, weights, part, config)
 
     @property

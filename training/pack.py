@@ -5,6 +5,7 @@ with impossible joint angles and near duplicates dropped, the weight of long cli
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,13 @@ import yaml
 from rich.progress import track
 from scipy.spatial import cKDTree
 
+from dposer_core.errors import ConfigError
 from dposer_core.skeleton import JOINT_NAMES
 from training.data.archives import (
     DEFAULT_ROOT,
+    HELD_OUT,
     HELD_OUT_SUBJECTS,
-    TEST_SOURCES,
+    SOURCES,
     TRAINING_SOURCES,
     archive_folder,
     read_clips,
@@ -51,38 +54,36 @@ class PackConfig:
 
 
 def pack(root: Path, path: Path, config: PackConfig) -> dict:
-    """Write `path` from the archives under `root`; returns what was kept of what."""
-    heldout = [
-        retarget(motion).body
-        for motion in read_clips('cmu_asf_amc', root)
-        if motion.subject in HELD_OUT_SUBJECTS
-    ]
-    heldout_tree = cKDTree(np.concatenate(heldout)[:, _NO_WRISTS])
-    report: dict = {'sources': {}, 'left_out_as_held_out': []}
-    bodies, weights = [], []
+    """Write `path` from the archives under `root`; returns what was kept of what.
+
+    Every source is packed; which of them a run trains on, and which test sets it must not have
+    seen, is decided by `select_body`.
+    """
+    tests = _test_sets(root)
+    trees = {name: cKDTree(bodies[:, _NO_WRISTS]) for name, bodies in tests.items()}
+    report: dict = {'sources': {}, 'left_out': {name: [] for name in tests}}
+    arrays: dict[str, np.ndarray] = {'test_names': np.array(list(tests))}
     rng = np.random.default_rng(config.seed)
-    for source in TRAINING_SOURCES:
-        counts = report['sources'].setdefault(source, {'clips': 0, 'frames': 0, 'kept': 0})
+    for source in SOURCES:
+        rows: list[_Rows] = []
         clips = [m for m in read_clips(source, root) if m.subject not in HELD_OUT_SUBJECTS]
         for clip in track(clips, f'{source} clips'):
-            motion = retarget(clip)
-            if _repeats(motion, heldout_tree, config):
-                report['left_out_as_held_out'].append(motion.name)
-                continue
-            counts['clips'] += 1
-            counts['frames'] += len(motion.body)
+            default = retarget(clip)
+            repeats = {name: _repeats(default, tree, config) for name, tree in trees.items()}
             others = [retarget(clip, Corrections.random(rng)) for _ in range(1, config.variants)]
-            for variant in (motion, *others):
+            for variant in (default, *others):
                 body = _without_duplicates(variant.body[plausible(variant)], config)
-                counts['kept'] += len(body)
-                bodies.append(body)
-                cap = config.clip_cap_seconds * FPS
-                weights += [min(1.0, cap / max(len(body), 1))] * len(body)
-    tests = {
-        name: np.concatenate([retarget(motion).body for motion in read_clips(source, root)])
-        for name, source in TEST_SOURCES.items()
-    }
-
+                rows.append(_Rows(body, list(repeats.values()), config))
+            for name in (n for n, is_repeat in repeats.items() if is_repeat and n != source):
+                report['left_out'][name].append(clip.name)
+        arrays[f'body_{source}'] = np.concatenate([row.body for row in rows]).astype(np.float32)
+        arrays[f'weight_{source}'] = np.concatenate([row.weight for row in rows])
+        arrays[f'repeats_{source}'] = np.concatenate([row.repeats for row in rows])
+        report['sources'][source] = {
+            'clips': len(clips),
+            'frames': sum(len(row.body) for row in rows[:: config.variants]),
+            'kept': len(arrays[f'body_{source}']),
+        }
     _, anchors = load_anchors(archive_folder('hands_handy', root))
     hands = generate_hands(
         anchors,
@@ -92,19 +93,70 @@ def pack(root: Path, path: Path, config: PackConfig) -> dict:
     )
     face_rng = np.random.default_rng([config.seed, 2])
     faces = generate_faces(config.num_faces, face_rng, FaceGeneratorConfig())
-    arrays = {
-        'body': np.concatenate(bodies).astype(np.float32),
-        'body_weight': np.array(weights, dtype=np.float32),
+    arrays |= {
         'hand': hands.reshape(-1, 45).astype(np.float32),
         'face': faces.astype(np.float32),
-        'heldout_cmu': np.concatenate(heldout).astype(np.float32),
-        **{f'heldout_{name}': body.astype(np.float32) for name, body in tests.items()},
+        **{f'test_{name}': body.astype(np.float32) for name, body in tests.items()},
     }
     report['arrays'] = {name: list(array.shape) for name, array in arrays.items()}
     partial = path.with_suffix('.partial.npz')
     np.savez_compressed(partial, report=json.dumps(report), **arrays)
     partial.replace(path)
     return report
+
+
+class _Rows:
+    """What the packed arrays say about the poses of one clip."""
+
+    def __init__(self, body: np.ndarray, repeats: list[bool], config: PackConfig) -> None:
+        cap = config.clip_cap_seconds * FPS
+        self.body = body
+        self.weight = np.full(len(body), min(1.0, cap / max(len(body), 1)), dtype=np.float32)
+        self.repeats = np.tile(np.array(repeats, dtype=bool), (len(body), 1))
+
+
+def _test_sets(root: Path) -> dict[str, np.ndarray]:
+    """Poses (M, 63) of each test set: the held-out subjects, and every source as a whole.
+
+    A whole source is the test set of a run that leaves this source out.
+    """
+    whole = {
+        source: [(m.subject, retarget(m).body) for m in read_clips(source, root)]
+        for source in SOURCES
+    }
+    heldout = [
+        body for clips in whole.values() for subject, body in clips if subject in HELD_OUT_SUBJECTS
+    ]
+    tests = {source: np.concatenate([b for _, b in clips]) for source, clips in whole.items()}
+    return {HELD_OUT: np.concatenate(heldout)} | tests
+
+
+def select_body(
+    packed: Mapping[str, np.ndarray],
+    sources: Sequence[str] = TRAINING_SOURCES,
+    unseen: Sequence[str] = (HELD_OUT,),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Poses (N, 63) and weights (N,) of `sources`, but of no clip that repeats an `unseen` set.
+
+    Args:
+        packed: a file of `pack`.
+        sources: names of SOURCES.
+        unseen: names of test sets (`test_names` of the file).
+
+    Raises:
+        ConfigError: a name that the file does not know.
+    """
+    known = [source for source in SOURCES if f'body_{source}' in packed]
+    tests = [str(name) for name in packed['test_names']]
+    for name in [*(n for n in sources if n not in known), *(n for n in unseen if n not in tests)]:
+        raise ConfigError(f"'{name}' is not packed; sources: {known}, test sets: {tests}")
+    columns = [tests.index(name) for name in unseen]
+    bodies, weights = [], []
+    for source in sources:
+        keep = ~packed[f'repeats_{source}'][:, columns].any(axis=1)
+        bodies.append(packed[f'body_{source}'][keep])
+        weights.append(packed[f'weight_{source}'][keep])
+    return np.concatenate(bodies), np.concatenate(weights)
 
 
 def plausible(motion: SmplxMotion) -> np.ndarray:

@@ -47,6 +47,11 @@ class TimeFCConfig:
     """'positional' (every published network) or 'fourier' (an ablation)."""
     scale_by_sigma: bool = True
     """Divide the output by the sigma table (positional) or the label (fourier)."""
+    gaussian_skip: bool = False
+    """Predict the exact noise of Gaussian data plus alpha times the network's output, which then
+    is the correction of the Wiener estimate in units of sigma: x0_hat = Wiener - sigma output.
+    A net that has learned nothing is a Gaussian prior, so little data goes further. Not in the
+    papers; `gaussian.*` are its statistics. Takes the place of `scale_by_sigma`."""
 
     def __post_init__(self) -> None:
         if self.dim < 1 or self.blocks < 0 or self.hidden % NUM_GROUPS or self.hidden < NUM_GROUPS:
@@ -90,6 +95,7 @@ class TimeFCConfig:
             embed=embed,
             blocks=sum(key.startswith('b') and key.endswith('_dense1.weight') for key in weights),
             embedding='fourier' if 'gauss_proj.W' in weights else 'positional',
+            gaussian_skip='gaussian.basis' in weights,
         )
 
     @staticmethod
@@ -141,6 +147,11 @@ class WholeBodyLayout:
     def parts(self) -> tuple[slice, slice, slice, slice]:
         """The four maskable parts in order."""
         return self.body, self.left_hand, self.right_hand, self.face
+
+
+def gaussian_gain(variance: Any, alpha: Any, sigma: Any) -> Any:
+    """Predicted noise per unit of x_t - alpha mean, along a direction of that data variance."""
+    return sigma / (alpha**2 * variance + sigma**2)
 
 
 def norm_stem(stem: str) -> str:

@@ -80,14 +80,13 @@ def save_checkpoint(path: str | Path, checkpoint: PriorCheckpoint, half: bool = 
     from safetensors.numpy import save
 
     _check(str(path), checkpoint)
-    dtype = np.float16 if half else np.float32
-    tensors = {
-        key: np.ascontiguousarray(value, dtype=dtype)
-        for key, value in checkpoint.weights.items()
-        if key != 'sigmas'  # a constant
-    }
-    for key, value in tensors.items():
-        if not np.isfinite(value).all():
+    tensors = {}
+    for key, value in checkpoint.weights.items():
+        if key == 'sigmas':  # a constant
+            continue
+        dtype = np.float16 if half and not key.startswith('gaussian.') else np.float32
+        tensors[key] = np.ascontiguousarray(value, dtype=dtype)
+        if not np.isfinite(tensors[key]).all():
             raise CheckpointError(
                 f'{key} is not finite as {dtype.__name__}; save with half=False or retrain'
             )
@@ -338,6 +337,10 @@ def expected_shapes(config: TimeFCConfig) -> dict[str, tuple[int, ...]]:
     shapes |= {'post_dense.weight': (config.output, hidden), 'post_dense.bias': (config.output,)}
     if config.embedding == 'fourier':
         shapes['gauss_proj.W'] = (embed // 2,)
+    if config.gaussian_skip:
+        dim = config.dim
+        shapes |= {'gaussian.mean': (dim,), 'gaussian.basis': (dim, dim)}
+        shapes |= {'gaussian.variance': (dim,)}
     return shapes
 
 

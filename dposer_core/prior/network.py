@@ -21,10 +21,15 @@ from dposer_core.prior.architecture import (
     NUM_PARTS,
     TimeFCConfig,
     WholeBodyLayout,
+    gaussian_gain,
+    label_of,
     norm_stem,
     sigma_table,
     time_frequencies,
 )
+from dposer_core.prior.sde import SubVP
+
+_SDE = SubVP()
 
 
 class GaussianProjection(nn.Module):
@@ -38,6 +43,30 @@ class GaussianProjection(nn.Module):
         """(B,) -> (B, embed)."""
         angle = torch.log(label)[:, None] * self.W[None, :] * 2 * math.pi
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class GaussianSkip(nn.Module):
+    """The exact noise prediction for Gaussian data, to which a network adds its correction."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(dim))
+        self.register_buffer('basis', torch.eye(dim))  # columns: principal directions
+        self.register_buffer('variance', torch.ones(dim))  # along them
+
+    def fit(self, x_0: Tensor) -> None:
+        """Take mean and covariance of normalised data (N, D)."""
+        variance, basis = torch.linalg.eigh(torch.cov(x_0.double().T))
+        self.mean.copy_(x_0.mean(0))
+        self.variance.copy_(variance.clamp(min=0.0))
+        self.basis.copy_(basis)
+
+    def forward(self, x_t: Tensor, label: Tensor, correction: Tensor) -> Tensor:
+        """Predicted noise (B, D) of x_t (B, D) at label (B,) with the network's output (B, D)."""
+        t = label / label_of(1.0)
+        alpha, sigma = (f(t)[:, None].to(x_t.dtype) for f in (_SDE.alpha, _SDE.sigma))
+        gain = gaussian_gain(self.variance, alpha, sigma)
+        return ((x_t - alpha * self.mean) @ self.basis * gain) @ self.basis.T + alpha * correction
 
 
 class TimeFC(nn.Module):
@@ -61,6 +90,10 @@ class TimeFC(nn.Module):
         for stem in config.layers[1:]:
             self._add_layer(stem, config.hidden, norm_stem(stem))
         self.post_dense = nn.Linear(config.hidden, config.output)
+        if config.gaussian_skip:
+            self.gaussian = GaussianSkip(config.dim)
+            nn.init.zeros_(self.post_dense.weight)
+            nn.init.zeros_(self.post_dense.bias)
 
     def _add_layer(self, stem: str, width: int, norm: str) -> None:
         hidden = self.config.hidden
@@ -96,6 +129,8 @@ class TimeFC(nn.Module):
             inner = self._layer(f'b{i}_dense1', h, embedded)
             h = h + self._layer(f'b{i}_dense2', inner, embedded)
         out = self.post_dense(h)
+        if self.config.gaussian_skip:
+            return self.gaussian(x, label, out)
         if not self.config.scale_by_sigma:
             return out
         scale = label if self.config.embedding == 'fourier' else self.sigmas[label.long()]

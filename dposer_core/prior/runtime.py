@@ -18,6 +18,7 @@ from dposer_core.prior.architecture import (
     GROUP_NORM_EPS,
     NUM_GROUPS,
     TimeFCConfig,
+    gaussian_gain,
     label_of,
     norm_stem,
     sigma_table,
@@ -239,18 +240,40 @@ def output_divisor(config: TimeFCConfig, t: float) -> float:
     return float(label if config.embedding == 'fourier' else sigma_table()[int(label)])
 
 
+@dataclass(frozen=True)
+class TimeRow:
+    """All that the trunk needs to know about one diffusion time."""
+
+    rows: np.ndarray
+    """(layers, H), each the sum of a layer's bias and its time term."""
+    scale: np.ndarray
+    """(1,) factor of the network's output."""
+    centre: np.ndarray
+    """(D,) alpha times the mean of the Gaussian skip, along its directions; empty without one."""
+    gain: np.ndarray
+    """(D,) predicted noise per unit of distance from there; empty without one."""
+
+    def feed(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Inputs of the trunk by name."""
+        inputs = {'x': x, 'rows': self.rows, 'scale': self.scale}
+        if self.gain.size:
+            inputs |= {'centre': self.centre, 'gain': self.gain}
+        return inputs
+
+
 class TimeTable:
-    """Bias rows of the trunk's layers at a time, cached per time."""
+    """What depends on the diffusion time only, cached per time."""
 
     def __init__(self, config: TimeFCConfig, weights: Weights) -> None:
         self._config = config
         keys = [k for s in config.layers for k in (f'{s}_t.weight', f'{s}_t.bias', f'{s}.bias')]
-        keys += [k for k in weights if k.startswith(('shared_time_embed', 'gauss_proj'))]
+        kept = ('shared_time_embed', 'gauss_proj', 'gaussian.')
+        keys += [key for key in weights if key.startswith(kept)]
         self._weights = {key: weights[key] for key in keys}
-        self._cache: dict[float, tuple[np.ndarray, float]] = {}
+        self._cache: dict[float, TimeRow] = {}
 
-    def __call__(self, t: float) -> tuple[np.ndarray, float]:
-        """Rows (layers, H), each the sum of a layer's bias and its time term; output divisor."""
+    def __call__(self, t: float) -> TimeRow:
+        """The row of time t in (0, 1]."""
         if (found := self._cache.get(t)) is not None:
             return found
         w = self._weights
@@ -264,19 +287,27 @@ class TimeTable:
                 for s in self._config.layers
             ]
         )
+        centre = gain = np.zeros(0)
+        scale = 1.0 / output_divisor(self._config, t)
+        if self._config.gaussian_skip:
+            alpha, sigma = (float(f(float(t))) for f in (SubVP().alpha, SubVP().sigma))
+            centre = alpha * w['gaussian.mean'] @ w['gaussian.basis']
+            gain = gaussian_gain(w['gaussian.variance'], alpha, sigma)
+            scale = alpha
         if len(self._cache) >= _MAX_CACHED_TIMES:
             self._cache.pop(next(iter(self._cache)))
-        self._cache[t] = rows.astype(np.float32), output_divisor(self._config, t)
+        values = (rows, np.array([scale]), centre, gain)
+        self._cache[t] = TimeRow(*(value.astype(np.float32) for value in values))
         return self._cache[t]
 
 
 def reference_noise(config: TimeFCConfig, weights: Weights, x: np.ndarray, t: float) -> np.ndarray:
     """Predicted noise (B, D) of x (B, D) at time t: the formula in plain numpy, PROTOCOLS 1.1."""
-    rows, divisor = TimeTable(config, weights)(t)
+    row = TimeTable(config, weights)(t)
 
     def layer(h: np.ndarray, index: int) -> np.ndarray:
         stem = config.layers[index]
-        mixed = h @ weights[f'{stem}.weight'].T + rows[index]
+        mixed = h @ weights[f'{stem}.weight'].T + row.rows[index]
         groups = mixed.reshape(len(h), NUM_GROUPS, -1)
         centred = groups - groups.mean(-1, keepdims=True)
         unit = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + GROUP_NORM_EPS)
@@ -288,7 +319,11 @@ def reference_noise(config: TimeFCConfig, weights: Weights, x: np.ndarray, t: fl
     h = layer(x, 0)
     for block in range(config.blocks):
         h = h + layer(layer(h, 2 * block + 1), 2 * block + 2)
-    return (h @ weights['post_dense.weight'].T + weights['post_dense.bias']) / np.float32(divisor)
+    out = (h @ weights['post_dense.weight'].T + weights['post_dense.bias']) * row.scale
+    if config.gaussian_skip:
+        basis = weights['gaussian.basis']
+        out = out + ((x @ basis - row.centre) * row.gain) @ basis.T
+    return out
 
 
 def _silu(x: np.ndarray) -> np.ndarray:
@@ -336,8 +371,7 @@ def _onnxruntime_denoiser(part: PriorCheckpoint) -> Denoiser:
     table = TimeTable(part.config, part.weights)
 
     def predict(x: np.ndarray, t: float) -> np.ndarray:
-        rows, divisor = table(t)
-        return session.run(None, {'x': x, 'rows': rows})[0] / np.float32(divisor)
+        return session.run(None, table(t).feed(x))[0]
 
     return predict
 
@@ -349,7 +383,7 @@ _BACKENDS: dict[str, Callable[[PriorCheckpoint], Denoiser]] = {
 
 
 def trunk_graph(config: TimeFCConfig, weights: Weights) -> tuple[bytes, dict[str, np.ndarray]]:
-    """The trunk as an ONNX model: x (N, D), rows (layers, H) -> out (N, D), any batch size N.
+    """The trunk as an ONNX model: x (N, D) and a `TimeRow` -> noise (N, D), any batch size N.
 
     Its matrices are left out of the model and returned beside it, by name.
 
@@ -416,7 +450,21 @@ def trunk_graph(config: TimeFCConfig, weights: Weights) -> tuple[bytes, dict[str
         h = node('Add', [h, layer(layer(h, 2 * block + 1), 2 * block + 2)], f'h_{block}')
     last = matrix('post_dense.weight')
     bias = constant('post_dense.bias', weights['post_dense.bias'])
-    node('Gemm', [h, last, bias], 'out', transB=1)
+    correction = node('Gemm', [h, last, bias], 'correction', transB=1)
+    inputs = {
+        'x': ['N', config.dim],
+        'rows': [len(row_names), config.hidden],
+        'scale': [1],
+    }
+    if config.gaussian_skip:
+        inputs |= {'centre': [config.dim], 'gain': [config.dim]}
+        basis = matrix('gaussian.basis')
+        along = node('Sub', [node('MatMul', ['x', basis], 'turned'), 'centre'], 'along')
+        along = node('Mul', [along, 'gain'], 'gained')
+        skip = node('Gemm', [along, basis], 'skip', transB=1)
+        node('Add', [skip, node('Mul', [correction, 'scale'], 'scaled')], 'out')
+    else:
+        node('Mul', [correction, 'scale'], 'out')
 
     def value(name: str, shape: list[Any]) -> Any:
         return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
@@ -424,7 +472,7 @@ def trunk_graph(config: TimeFCConfig, weights: Weights) -> tuple[bytes, dict[str
     graph = helper.make_graph(
         nodes,
         'trunk',
-        [value('x', ['N', config.dim]), value('rows', [len(row_names), config.hidden])],
+        [value(name, shape) for name, shape in inputs.items()],
         [value('out', ['N', config.output])],
         constants,
     )

@@ -2,8 +2,8 @@
 
 A command lives in `dposer_ros/cli/<name>.py`, those of researchers in `training/cli/<name>.py`, as
 a function `<name>` or, with subcommands, as a Typer `app`. Modules are found by name, so neither
-package imports the other. Only the module of the command that was asked for is imported, so the help is quick
-and a missing optional package hurts no other command.
+package imports the other. Only the module of the command that was asked for is imported, so the
+help is quick and a missing optional package hurts no other command.
 """
 
 import errno

@@ -14,6 +14,7 @@ from dposer_core.prior import checkpoint, runtime
 from dposer_core.prior.architecture import TimeFCConfig, WholeBodyLayout
 from dposer_core.prior.network import Combiner, TimeFC, from_weights
 from dposer_core.prior.prior import DiffusionPrior
+from training.evaluate import denoise_gaussian
 
 NUM_EXPRESSION = 10
 FLOAT32 = 1e-5  # two float32 sums in different order
@@ -190,11 +191,16 @@ def test_cached_time_tables_are_bounded(parts):
 
 
 @pytest.mark.parametrize('backend', ['onnxruntime', 'torch'])
-@pytest.mark.parametrize('options', [{'scale_by_sigma': False}, {'embedding': 'fourier'}])
+@pytest.mark.parametrize(
+    'options', [{'scale_by_sigma': False}, {'embedding': 'fourier'}, {'gaussian_skip': True}]
+)
 def test_network_variants_run_on_every_backend(options, backend, tmp_path):
     torch.manual_seed(0)
     config = TimeFCConfig(63, hidden=256, embed=32, **options)
     network = TimeFC(config).eval()
+    if config.gaussian_skip:
+        network.gaussian.fit(torch.randn(500, 63) @ torch.randn(63, 63))
+        torch.nn.init.normal_(network.post_dense.weight)
     weights = {k: v.numpy() for k, v in network.state_dict().items() if k != 'sigmas'}
     ones = np.ones(63, np.float32)
     part = checkpoint.PriorCheckpoint('body', config, weights, 0 * ones, ones)
@@ -205,3 +211,17 @@ def test_network_variants_run_on_every_backend(options, backend, tmp_path):
         expected = network(torch.from_numpy(x), torch.full((3,), 99.9)).numpy()
     # The logarithmic Fourier features turn the last digit of t into 1e-4 rad.
     assert np.linalg.norm(found - expected) <= 1e-3 * np.linalg.norm(expected)
+
+
+def test_gaussian_skip_that_learned_nothing_is_the_posterior_mean():
+    rng = np.random.default_rng(0)
+    x_0 = torch.from_numpy(rng.normal(size=(4000, 63)) @ rng.normal(size=(63, 63)) * 0.1 + 0.3)
+    network = TimeFC(TimeFCConfig(63, hidden=64, embed=32, gaussian_skip=True))
+    network.gaussian.fit(x_0)
+    x_t = rng.normal(size=(5, 63))
+    mean, covariance = x_0.mean(0).numpy(), np.cov(x_0.numpy(), rowvar=False)
+    for t in (0.02, 0.2, 0.9):
+        with torch.no_grad():
+            found = DiffusionPrior(network.eval()).denoise(torch.from_numpy(x_t).float(), t)
+        expected = denoise_gaussian(mean, covariance, x_t, t)
+        np.testing.assert_allclose(found, expected, atol=2e-3)  # float32 over alpha of 0.02

@@ -15,7 +15,9 @@ from training.data.motion import SourceMotion
 
 DEFAULT_ROOT = Path(__file__).parents[2] / 'data'
 TRAINING_SOURCES = ('cmu_asf_amc', 'cmu_bvh', 'cmu_expmap')
-TEST_SOURCES = {'hdm05': 'hdm05_asf_amc', 'deepmimic': 'deepmimic'}  # never trained on
+TEST_SOURCES = ('hdm05_asf_amc', 'deepmimic')  # shipped weights are never trained on them
+SOURCES = TRAINING_SOURCES + TEST_SOURCES
+HELD_OUT = 'held_out'  # the test set of these subjects
 HELD_OUT_SUBJECTS = ('cmu02', 'cmu03')
 
 
