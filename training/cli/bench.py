@@ -1,0 +1,84 @@
+"""`dposer bench`: reproduce a table of the paper on free data, beside the paper's numbers."""
+
+import shutil
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dposer_core.errors import ConfigError
+from training.benchmarks import report, tables
+from training.benchmarks.report import TableResult
+
+app = typer.Typer()
+
+
+@app.command(name='list')
+def list_() -> None:
+    """Which tables can be run, what each needs and whether it is there."""
+    shown = Table('table', 'what it measures', 'needs', show_lines=True)
+    for entry in tables.all_tables().values():
+        needs = []
+        for need in entry.needs:
+            there = need.is_there()
+            kind = '' if there else ' (rows left out)' if need.is_optional else ' (MISSING)'
+            needs.append(
+                f'{"+" if there else "-"} {need.what}{kind}{"" if there else f": {need.how}"}'
+            )
+        shown.add_row(entry.id, entry.title, '\n'.join(needs))
+    _console().print(shown)
+
+
+@app.command(name='table')
+def table(
+    id: str = typer.Argument(help='Number of the table in the paper, such as 1 or S-8.'),
+    data: str = typer.Option(
+        tables.FREE, help="'free', or a packed file in the form of `dposer data pack`."
+    ),
+    quick: bool = typer.Option(False, '--quick', help='Fewer samples; minutes instead of more.'),
+    json: Path | None = typer.Option(None, help='Write the result as JSON here as well.'),
+    seed: int = typer.Option(42, help='Of everything that is drawn.'),
+    out: Path = typer.Option(tables.RESULTS, help='Folder for the .md and .json.'),
+    checkpoint: Path | None = typer.Option(
+        None, help='Measure this prior (.safetensors) instead of the shipped one.'
+    ),
+) -> None:
+    """Run table ID, or what is left of it, and write it beside the paper's numbers."""
+    if data != tables.FREE and not Path(data).is_file():
+        raise ConfigError(
+            f"--data {data}: no such file; give 'free' or a file of `dposer data pack`"
+        )
+    entry = tables.get_table(id)
+    console = _console(stderr=True)
+    options = tables.Options(
+        data=data,
+        is_quick=quick,
+        seed=seed,
+        out=out,
+        checkpoint=checkpoint,
+        progress=lambda text: console.print(f'[dim]{text}[/dim]'),
+    )
+    result = tables.run_table(entry, options)
+    show(result)
+    files = [str(out / f'{result.stem}.{suffix}') for suffix in ('md', 'json')]
+    if json:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(json, (out / f'{result.stem}.json').read_text())
+        files.append(str(json))
+    console.print(f'written: {", ".join(files)}')
+
+
+def show(result: TableResult) -> None:
+    """Print a result as a table on the terminal."""
+    shown = Table(title=f'Table {result.table}: {result.title}', caption=f'Data: {result.data}')
+    for head in ('', '', *(column.head for column in result.columns), 'note'):
+        shown.add_column(head)
+    for cells in report.cells_of(result):
+        shown.add_row(*cells, style=None if cells[1] == report.OURS else 'dim')
+    _console().print(shown)
+
+
+def _console(stderr: bool = False) -> Console:
+    width = max(shutil.get_terminal_size((140, 24)).columns, 120)
+    return Console(stderr=stderr, width=width, highlight=False)
