@@ -27,7 +27,8 @@ class AugmentConfig:
     recombine_share: float = 0.0  # of samples: limbs from different clips (body only)
     noise_share: float = 0.0  # of samples: joint noise
     noise_sigma: float = 0.2  # of that noise, in standard deviations of each value
-    std_floor: float = 0.0  # rad; values that vary less get noise that fills them up to it
+    std_floor: float = 0.0  # rad; smallest standard deviation that a value is divided by
+    fill: bool = True  # values that vary less get noise that fills them up to the floor
 
 
 # Limbs exchanged between clips: joints of the 63 body values.
@@ -61,7 +62,8 @@ class Augmenter:
         self.mean = (share * poses).sum(0)
         spread = (share * (poses - self.mean) ** 2).sum(0).sqrt()
         self.std = spread.clamp(min=max(config.std_floor, 1e-6))
-        self._fill = (self.std**2 - spread**2).clamp(min=0.0).sqrt() / self.std
+        missing = (self.std**2 - spread**2).clamp(min=0.0).sqrt() / self.std
+        self._fill = missing if config.fill else torch.zeros_like(missing)
         self._limbs = _limb_columns() if part == 'body' else []
 
     @staticmethod

@@ -4,13 +4,13 @@
 
 Each pose x_0 is noised to x_t and brought back by one denoising step; the error is that of the
 returned pose, in degrees per joint and, for bodies, in millimetres of joint position with the
-pelvis fixed. The Gaussian has the mean and full covariance of what the network was trained on
-(widening included, which helps it on poses of another origin) and returns its exact posterior
-mean: what a network must beat to be worth its time.
+pelvis fixed. The Gaussians have the mean and full covariance of what the network was trained on
+and return the exact posterior mean: what a network must beat to be worth its time.
 """
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,10 @@ from dposer_core.prior.checkpoint import PriorCheckpoint, load_checkpoint
 from dposer_core.prior.network import from_weights
 from dposer_core.prior.sde import SubVP
 from training.augment import AugmentConfig, Augmenter
+from training.data.archives import HELD_OUT
 from training.pack import PACKED
 
-TIMES = (0.1, 0.15, 0.2, 0.3)
+TIMES = (0.05, 0.1, 0.15, 0.2, 0.3)
 
 
 def denoise_network(checkpoint: PriorCheckpoint, x_t: np.ndarray, t: float) -> np.ndarray:
@@ -82,39 +83,44 @@ def body_joints(body: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return np.stack(position[1:], axis=1)
 
 
+Gaussian = tuple[np.ndarray, np.ndarray]
+"""Mean (D,) and covariance (D, D) of normalised vectors."""
+
+
 def evaluate(
     checkpoint: PriorCheckpoint,
-    training_x: np.ndarray,
-    tests: dict[str, np.ndarray],
+    gaussians: Mapping[str, Gaussian],
+    tests: Mapping[str, np.ndarray],
     offsets: np.ndarray | None,
     seed: int = 0,
 ) -> list[dict]:
-    """One row per test set and time: errors of network and Gaussian, noise drawn once for both.
+    """One row per test set and time: errors of every method, noise drawn once for all of them.
+
+    Methods: `identity` (x_t / alpha, nothing done), `mean` (the mean pose), the Gaussians, and
+    the `network`. Keys of a row are `<method>_deg`, `<method>_x` and, for bodies, `<method>_mm`.
 
     Args:
         checkpoint: the prior.
-        training_x: (M, D) normalised training vectors, for the Gaussian.
+        gaussians: name -> statistics of what the network was trained on.
         tests: name -> (N, D) raw vectors.
         offsets: bone offsets for millimetres (body only), else None.
         seed: of the noise.
     """
     normalizer = checkpoint.normalizer
-    mean, covariance = training_x.mean(0), np.cov(training_x, rowvar=False)
     rows = []
     for name, raw in tests.items():
         x_0 = normalizer.normalize(raw.astype(np.float64))
         for t in TIMES:
             noise = np.random.default_rng(seed).normal(size=x_0.shape)
             x_t = SubVP().add_noise(x_0, t, noise)
+            estimates = {
+                'identity': x_t / SubVP().alpha(t),
+                'mean': np.zeros_like(x_t),
+                **{g: denoise_gaussian(*moments, x_t, t) for g, moments in gaussians.items()},
+                'network': denoise_network(checkpoint, x_t, t),
+            }
             row: dict = {'test': name, 't': t}
-            if offsets is not None:
-                row['noisy_mm'] = joint_error_mm(
-                    normalizer.denormalize(x_t / SubVP().alpha(t)), raw, offsets
-                )
-            for method, estimate in (
-                ('network', denoise_network(checkpoint, x_t, t)),
-                ('gaussian', denoise_gaussian(mean, covariance, x_t, t)),
-            ):
+            for method, estimate in estimates.items():
                 back = normalizer.denormalize(estimate.astype(np.float64))
                 turns = JAW_DIM if checkpoint.part == 'face' else checkpoint.config.dim
                 row[f'{method}_deg'] = angle_error_deg(back[:, :turns], raw[:, :turns])
@@ -123,6 +129,27 @@ def evaluate(
                     row[f'{method}_mm'] = joint_error_mm(back, raw, offsets)
             rows.append(row)
     return rows
+
+
+def training_gaussians(
+    checkpoint: PriorCheckpoint, packed: Mapping[str, np.ndarray]
+) -> dict[str, Gaussian]:
+    """Mean and covariance of the checkpoint's own training split, as it is and as it was widened.
+
+    Widening helps a Gaussian on poses of another origin and hurts it elsewhere, so a network is
+    held against both.
+    """
+    run = checkpoint.notes['run']
+    chosen = {key: run[key] for key in ('sources', 'unseen') if key in run}
+    gaussians = {}
+    for name, widening in (
+        ('gaussian', AugmentConfig(std_floor=run['augment'].get('std_floor', 0.0), fill=False)),
+        ('widened_gaussian', AugmentConfig(**run['augment'])),
+    ):
+        source = Augmenter.from_packed(packed, checkpoint.part, widening, **chosen)
+        x_0 = source.batch(100_000, torch.Generator().manual_seed(0)).double().numpy()
+        gaussians[name] = (x_0.mean(0), np.cov(x_0, rowvar=False))
+    return gaussians
 
 
 def open_body_offsets() -> np.ndarray:
@@ -141,28 +168,28 @@ def measure(checkpoint: PriorCheckpoint, data: Path, extra: Path | None = None) 
         data: file of training.pack.
         extra: .npz with `pose_samples` (N, D) of another origin; hands as left hands.
     """
-    widening = AugmentConfig(**checkpoint.notes['run']['augment'])
     tests = {}
     with np.load(data) as packed:
-        source = Augmenter.from_packed(packed, checkpoint.part, widening)
+        gaussians = training_gaussians(checkpoint, packed)
         if checkpoint.part == 'body':
             tests = {
-                'CMU 02, 03': packed['heldout_cmu'],
-                'HDM05': packed['heldout_hdm05'][::3],
-                'DeepMimic': packed['heldout_deepmimic'][::2],
+                'CMU 02, 03': packed[f'test_{HELD_OUT}'],
+                'HDM05': packed['test_hdm05_asf_amc'][::3],
+                'DeepMimic': packed['test_deepmimic'][::2],
             }
-    training_x = source.batch(100_000, torch.Generator().manual_seed(0)).double().numpy()
+        elif not extra:  # synthetic: fresh draws are all there is
+            widening = AugmentConfig(**checkpoint.notes['run']['augment'])
+            source = Augmenter.from_packed(packed, checkpoint.part, widening)
+            fresh = source.batch(2_000, torch.Generator().manual_seed(1)).double().numpy()
+            tests['fresh synthetic'] = checkpoint.normalizer.denormalize(fresh)
     if extra:
         with np.load(extra) as file:
             samples = file['pose_samples']
         if checkpoint.part == 'hand':
             samples = samples * np.tile(skeleton.MIRROR_SIGN, samples.shape[1] // 3)
         tests[extra.stem] = samples
-    elif checkpoint.part != 'body':  # synthetic: fresh draws are all there is
-        fresh = source.batch(2_000, torch.Generator().manual_seed(1)).double().numpy()
-        tests['fresh synthetic'] = checkpoint.normalizer.denormalize(fresh)
     offsets = open_body_offsets() if checkpoint.part == 'body' else None
-    return evaluate(checkpoint, training_x, tests, offsets)
+    return evaluate(checkpoint, gaussians, tests, offsets)
 
 
 def main() -> None:
@@ -174,11 +201,13 @@ def main() -> None:
     parser.add_argument('--json', type=Path, help='write the figures here')
     arguments = parser.parse_args()
     rows = measure(load_checkpoint(arguments.checkpoint), arguments.data, arguments.extra)
-    table = Table(title=f'{arguments.checkpoint.name}: error after one denoising step')
-    for column in rows[0]:
-        table.add_column(column)
+    unit = 'mm' if 'network_mm' in rows[0] else 'x'
+    title = f'{arguments.checkpoint.name}: error after one denoising step ({unit})'
+    shown = ['test', 't', *(key for key in rows[0] if key.endswith(f'_{unit}'))]
+    table = Table(*(key.removesuffix(f'_{unit}') for key in shown), title=title)
     for row in rows:
-        table.add_row(*(v if isinstance(v, str) else f'{v:.4g}' for v in row.values()))
+        values = (row[key] for key in shown)
+        table.add_row(*(v if isinstance(v, str) else f'{v:.4g}' for v in values))
     Console().print(table)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + '\n')
