@@ -1,238 +1,536 @@
-"""The one training loop. The part (body, hand, face) is a value in the YAML configuration.
+"""The one training loop. Body, hand, face or whole body is a value of the YAML configuration.
 
-    python -m training.train training/configs/body.yaml
+    dposer train training/configs/body.yaml
 
-Denoising score matching of the sub-VP process (PROTOCOLS 2.2, 2.3): RAdam, linear warm-up and
-cosine decay, gradient clipping, moving average of the weights. Every draw of step n comes from a
-generator seeded by (seed, n), so a run that was killed and resumed equals one that was not.
+Denoising score matching of the sub-VP process (PROTOCOLS 2.2, 2.3): linear warm-up times cosine
+decay, gradient clipping, moving average of the weights. Every draw of step n comes from a
+generator seeded by (seed, n), and every process draws the rows of all and takes its own: a run
+that was killed and resumed equals one that was not, and many processes equal one with their
+batches put together.
 """
 
-import argparse
 import dataclasses
-import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-import yaml
 from lightning_fabric import Fabric
-from rich.progress import Progress
-from torch import Tensor
+from torch import Tensor, nn
 
-from dposer_core.prior.architecture import TimeFCConfig, label_of
-from dposer_core.prior.checkpoint import PriorCheckpoint, load_checkpoint, save_checkpoint
-from dposer_core.prior.network import TimeFC
-from dposer_core.prior.sde import SubVP
+from dposer_core.errors import ConfigError
+from dposer_core.prior.architecture import TimeFCConfig
+from dposer_core.prior.checkpoint import (
+    PARTS,
+    PriorCheckpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from dposer_core.prior.network import (
+    Combiner,
+    TimeFC,
+    WholeBody,
+    correction_config,
+    from_weights,
+)
+from dposer_core.prior.normalizer import Normalizer, wholebody_normalizer
 from training.augment import AugmentConfig, Augmenter
-from training.pack import PACKED
+from training.data.archives import HELD_OUT, TRAINING_SOURCES
+from training.losses import Draw, LossConfig, LossContext, Objective, draw_times
+from training.mixed import MixedConfig, WholeBodySource, part_masks
+from training.run_folder import RunFolder, TrainingError
+from training.settings import from_values, nearest
+from training.validation import Validation, without_heldout
+
+CHECKOUT = Path(__file__).parents[1]
+WHOLE_BODY = 'wholebody'
+PRECISIONS = {'32': '32-true', 'tf32': '32-true', 'bf16': 'bf16-mixed', '16': '16-mixed'}
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    'radam': torch.optim.RAdam,  # the released code's part networks
+    'adam': torch.optim.Adam,  # the paper's text; the released code's whole body
+}
+_SEED_STEP = 1_000_003  # keeps the generators of different seeds apart
+_GAUSSIAN_ROWS = 100_000  # that the statistics of a Gaussian skip are measured on
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
+class BaseConfig:
+    """Part networks under a whole-body correction; files relative to the checkout."""
+
+    body: str = 'dposer_core/weights/body.safetensors'
+    hand: str = 'dposer_core/weights/hand.safetensors'
+    face: str = 'dposer_core/weights/face.safetensors'
+
+
+@dataclass(frozen=True)
 class TrainConfig:
-    """One run."""
+    """One run. The defaults are those of the paper's body and hand priors (released code)."""
 
-    part: str  # 'body' | 'hand' | 'face': which array of the packed file
-    hidden: int = 512
-    embed: int = 256
-    blocks: int = 2
-    dropout: float = 0.1
-    scale_by_sigma: bool = True  # published networks; without it few steps go much further
-    steps: int = 10_000
-    batch: int = 512
+    part: str  # 'body', 'hand', 'face', 'face_shape' (arrays of the packed file) or 'wholebody'
+    network: dict[str, Any] = field(default_factory=dict)  # fields of TimeFCConfig
+    loss: LossConfig = LossConfig()
+    optimizer: str = 'radam'
     learning_rate: float = 2e-4
-    warmup: int = 500
+    schedule: str = 'cosine'  # after the warm-up; or 'constant'
+    steps: int = 200_000
+    warmup: int = 5_000
+    batch: int = 1280  # rows of each process
     clip_norm: float = 1.0
-    ema_decay: float = 0.999  # the paper's 0.9999 needs more steps than a CPU hour has
-    low_t: float = 0.4  # the range of t that the fits use
-    low_t_share: float = 0.75  # of samples drawn from (0, low_t), the rest from (0, 1)
-    initial: str = ''  # checkpoint whose weights the run starts from, relative to the checkout
+    ema_decay: float = 0.9999
+    low_t: float = 1.0  # end of the range of t that the fits use
+    low_t_share: float = 0.0  # of rows that are drawn from (0, low_t), the rest from (0, 1)
+    precision: str = '32'  # of PRECISIONS
+    accelerator: str = 'auto'  # 'cpu', 'cuda'
+    devices: int = 1  # processes of each machine
+    num_nodes: int = 1  # machines
+    threads: int = 0  # of torch on the CPU; 0: torch's own choice
     seed: int = 42
-    save_every: int = 100
-    threads: int = 1
-    licence: str = ''
-    notes: dict = dataclasses.field(default_factory=dict)
+    save_every: int = 500
+    log_every: int = 50
+    validate_every: int = 2_000
+    initial: str = ''  # checkpoint whose weights the run starts from, relative to the checkout
+    sources: tuple[str, ...] = TRAINING_SOURCES  # of body poses
+    unseen: tuple[str, ...] = (HELD_OUT,)  # test sets whose clips must not be trained on
     augment: AugmentConfig = AugmentConfig()
+    base: BaseConfig = BaseConfig()  # of a whole body
+    mixed: MixedConfig = MixedConfig()  # of a whole body
+    licence: str = ''
+    notes: dict[str, Any] = field(default_factory=dict)
 
-    @staticmethod
-    def load(path: Path) -> 'TrainConfig':
-        """Read a YAML file; an unknown key is an error."""
-        values = yaml.safe_load(path.read_text())
-        augment = AugmentConfig(**values.pop('augment', {}))
-        return TrainConfig(augment=augment, **values)
+    def __post_init__(self) -> None:
+        for key, known in (
+            ('part', (*PARTS, WHOLE_BODY)),
+            ('optimizer', OPTIMIZERS),
+            ('schedule', ('cosine', 'constant')),
+            ('precision', PRECISIONS),
+            ('accelerator', ('auto', 'cpu', 'cuda')),
+        ):
+            value = getattr(self, key)
+            if value not in known:
+                raise ConfigError(f"{key} = '{value}' is unknown{nearest(value, known)}")
+        for key in ('steps', 'batch', 'devices', 'num_nodes', 'save_every', 'log_every'):
+            if getattr(self, key) < 1:
+                raise ConfigError(f'{key} = {getattr(self, key)}: must be at least 1')
+        self.network_config(dim=1)
+
+    def network_config(self, dim: int) -> TimeFCConfig:
+        """The network for vectors of size `dim`."""
+        return from_values(TimeFCConfig, {'dim': dim, **self.network}, 'network')
 
 
-EPS_T = 1e-5  # smallest diffusion time drawn
+class Source(Protocol):
+    """Where batches come from."""
+
+    normalizer: Normalizer
+
+    @property
+    def dim(self) -> int:
+        """Size D of a row."""
+
+    def batch(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """(count, D) normalised rows, and (count, 4) which parts they have (None: all)."""
+
+
+class PartSource:
+    """Batches of one part."""
+
+    def __init__(self, data: Augmenter) -> None:
+        self._data = data
+        self.normalizer = Normalizer.z_score(data.mean.numpy(), data.std.numpy())
+
+    @property
+    def dim(self) -> int:
+        """Size D of a row."""
+        return self._data.dim
+
+    def batch(self, count: int, generator: torch.Generator) -> tuple[Tensor, None]:
+        """(count, D) normalised rows."""
+        return self._data.batch(count, generator), None
 
 
 class Ema:
-    """Moving average of a network's parameters."""
+    """Moving average of a network's trainable parameters."""
 
-    def __init__(self, network: TimeFC, decay: float) -> None:
+    def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.shadow = {name: p.detach().clone() for name, p in network.named_parameters()}
+        self.shadow = {name: p.detach().clone() for name, p in _trainable(network)}
 
     @torch.no_grad()
-    def update(self, network: TimeFC, step: int) -> None:
+    def update(self, network: nn.Module, step: int) -> None:
         """Fold in the parameters after `step` updates."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.shadow.values()), list(network.parameters()), 1.0 - decay)
+        parameters = [p for _, p in _trainable(network)]
+        torch._foreach_lerp_(list(self.shadow.values()), parameters, 1.0 - decay)
 
 
-def draw_times(count: int, config: TrainConfig, generator: torch.Generator) -> Tensor:
-    """(count,) diffusion times; denser below `low_t` than the paper's uniform ones."""
-    t = torch.rand(count, generator=generator)
-    low = torch.rand(count, generator=generator) < config.low_t_share
-    return torch.where(low, t * config.low_t, t) * (1 - EPS_T) + EPS_T
+class Trainer:
+    """Network, optimiser and moving average; one `update` per step."""
 
+    def __init__(
+        self, config: TrainConfig, network: nn.Module, normalizer: Normalizer, fabric: Fabric
+    ) -> None:
+        self.config = config
+        self.network = network
+        self.fabric = fabric
+        self.step = 0
+        objective = Objective(network, LossContext(config.loss, config.part, normalizer))
+        optimizer = OPTIMIZERS[config.optimizer](
+            [p for _, p in _trainable(network)], lr=config.learning_rate
+        )
+        self.module, self.optimizer = fabric.setup(objective, optimizer)
+        self.module.train()
+        if isinstance(network, WholeBody) and not config.mixed.official_base_dropout:
+            network.base_model.eval()
+        self.ema = Ema(network, config.ema_decay)
 
-def loss_of(network: TimeFC, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    """Mean squared error of the predicted noise."""
-    x_t = SubVP().add_noise(x_0, t, noise)
-    return (network(x_t, label_of(t)) - noise).square().mean()
+    def update(self, draw: Draw) -> dict[str, Tensor]:
+        """One step on `draw`; returns its losses and the norm of the gradient."""
+        torch.manual_seed(self.config.seed * _SEED_STEP + self.step)  # dropout
+        for group in self.optimizer.param_groups:
+            group['lr'] = self.config.learning_rate * rate_factor(self.step, self.config)
+        self.optimizer.zero_grad()
+        losses = self.module(draw)
+        self.fabric.backward(losses['loss'])
+        norm = self.fabric.clip_gradients(
+            self.module,
+            self.optimizer,
+            max_norm=self.config.clip_norm,
+            error_if_nonfinite=False,  # of 16 bits: the scaler skips such a step
+        )
+        self.optimizer.step()
+        self.step += 1
+        self.ema.update(self.network, self.step)
+        return {name: value.detach() for name, value in losses.items()} | {'gradient_norm': norm}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        return {
+            'step': self.step,
+            'network': self.network.state_dict(),
+            'optimizer': self.optimizer.state_dict(),
+            'ema': self.ema.shadow,
+            'precision': self.fabric.strategy.precision.state_dict(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.step = state['step']
+        self.network.load_state_dict(state['network'])
+        self.optimizer.load_state_dict(state['optimizer'])
+        for name, value in self.ema.shadow.items():
+            value.copy_(state['ema'][name])
+        self.fabric.strategy.precision.load_state_dict(state['precision'])
+
+    def averaged(self) -> nn.Module:
+        """The network with its averaged weights, in eval mode; ends the training of it."""
+        self.network.load_state_dict(self.ema.shadow, strict=False)
+        return self.network.eval()
 
 
 def rate_factor(step: int, config: TrainConfig) -> float:
     """Share of the learning rate at `step`: warm-up times cosine; step 0 stands still."""
-    cosine = 0.5 * (1 + np.cos(np.pi * step / config.steps))
-    return float(cosine * min(1.0, step / max(config.warmup, 1)))
+    decay = 0.5 * (1 + np.cos(np.pi * step / config.steps)) if config.schedule == 'cosine' else 1.0
+    return float(decay * min(1.0, step / max(config.warmup, 1)))
+
+
+def draw_step(
+    source: Source, config: TrainConfig, step: int, rank: int = 0, world: int = 1
+) -> Draw:
+    """The rows of process `rank` at `step`, with everything random about them."""
+    generator = torch.Generator().manual_seed(config.seed * _SEED_STEP + step)
+    count = config.batch * world
+    x_0, present = source.batch(count, generator)
+    t = draw_times(count, generator, config.low_t, config.low_t_share)
+    noise = torch.randn(x_0.shape, generator=generator)
+    visible = counted = None
+    if isinstance(source, WholeBodySource):
+        assert present is not None
+        visible, counted = present, source.layout_mask(present)
+        if config.mixed.random_masks:
+            uniform = torch.rand(int(present.all(1).sum()), present.shape[1], generator=generator)
+            visible, counted = part_masks(present, config.mixed.dropout, uniform, source.layout)
+    own = slice(rank * config.batch, (rank + 1) * config.batch)
+    return Draw(*(None if v is None else v[own] for v in (x_0, t, noise, visible, counted)))
+
+
+def open_source(config: TrainConfig, packed: Mapping[str, np.ndarray]) -> Source:
+    """The batches of a run from a packed file; what is measured on is left out."""
+    if config.part == WHOLE_BODY:
+        return WholeBodySource(packed, base_normalizer(config.base), config.mixed)
+    if config.part not in packed:
+        raise ConfigError(
+            f"the packed file has no array '{config.part}'; pack data that has it "
+            '(dposer data pack)'
+        )
+    rows = packed if config.part == 'body' else without_heldout(packed, config.part)
+    chosen = (config.sources, config.unseen) if config.part == 'body' else ()
+    return PartSource(Augmenter.from_packed(rows, config.part, config.augment, *chosen))
+
+
+def base_parts(base: BaseConfig) -> list[PriorCheckpoint]:
+    """Checkpoints of body, hand and face."""
+    return [
+        load_checkpoint(CHECKOUT / getattr(base, part), part=part)
+        for part in ('body', 'hand', 'face')
+    ]
+
+
+def base_normalizer(base: BaseConfig) -> Normalizer:
+    """Of raw whole-body rows, from the statistics of the part networks."""
+    return wholebody_normalizer(*(part.normalizer for part in base_parts(base)))
+
+
+def build_network(config: TrainConfig, source: Source) -> nn.Module:
+    """The network that a run starts with."""
+    torch.manual_seed(config.seed)
+    if config.part == WHOLE_BODY:
+        return _wholebody_network(config)
+    network = TimeFC(config.network_config(source.dim))
+    if hasattr(network, 'gaussian'):
+        generator = torch.Generator().manual_seed(config.seed)
+        network.gaussian.fit(source.batch(_GAUSSIAN_ROWS, generator)[0])
+    if config.initial:
+        start = load_checkpoint(CHECKOUT / config.initial, config.part, source.dim)
+        tensors = {name: torch.from_numpy(value) for name, value in start.weights.items()}
+        network.load_state_dict(tensors, strict=False)  # all but the constant `sigmas`
+    return network
+
+
+def _wholebody_network(config: TrainConfig) -> WholeBody:
+    dropout = config.network.get('dropout', TimeFCConfig.dropout)
+    parts = [
+        from_weights(part.weights, dropout=dropout, scale_by_sigma=part.config.scale_by_sigma)
+        for part in base_parts(config.base)
+    ]
+    base = Combiner(*parts)
+    sizes = correction_config(base)
+    own = {'hidden': sizes.hidden, 'embed': sizes.embed, **config.network}
+    correction = dataclasses.replace(
+        dataclasses.replace(config, network=own).network_config(sizes.dim), out_dim=sizes.out_dim
+    )
+    return WholeBody(base, correction)
+
+
+def make_fabric(config: TrainConfig) -> Fabric:
+    """Devices and number format of a run; several processes average their gradients."""
+    if config.precision == 'tf32':
+        torch.set_float32_matmul_precision('high')
+    if config.accelerator == 'cuda' and not torch.cuda.is_available():
+        raise ConfigError("accelerator = 'cuda', but torch finds no CUDA device; use 'cpu'")
+    on_cpu = config.accelerator == 'cpu' or not torch.cuda.is_available()
+    if config.precision == '16' and on_cpu:
+        raise ConfigError("precision = '16' needs CUDA; use 'bf16', which the CPU has, too")
+    several = config.devices * config.num_nodes > 1
+    fabric = Fabric(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        strategy='ddp' if several else 'auto',
+        precision=PRECISIONS[config.precision],
+    )
+    fabric.launch()
+    return fabric
+
+
+class _Log:
+    """Means over processes and over the steps since the last row; part of the state."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self._fabric = fabric
+        self.names: tuple[str, ...] = ()
+        self.total = torch.zeros(0)
+        self.count = 0
+        self.began = 0.0
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        now = torch.stack([value.float() for value in values.values()])
+        self.names = tuple(values)
+        self.total = self.total.to(now.device) + now if self.count else now
+        self.count += 1
+
+    def row(self, config: TrainConfig, step: int, seconds: float) -> dict[str, float]:
+        means = self._fabric.all_reduce(self.total / self.count, reduce_op='mean').tolist()
+        rate = config.learning_rate * rate_factor(step - 1, config)
+        samples = self.count * config.batch * self._fabric.world_size
+        speed = samples / max(seconds - self.began, 1e-9)
+        self.count, self.began = 0, seconds
+        shared = {'learning_rate': rate, 'samples_per_s': speed, 'seconds': seconds}
+        return dict(zip(self.names, means, strict=True)) | shared
+
+    def state(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != '_fabric'}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+
+
+OnStep = Callable[[int, dict[str, float]], None]
 
 
 def train(
     config: TrainConfig,
-    data: Augmenter,
-    resume_file: Path,
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
-) -> tuple[TimeFC, dict]:
-    """Train to `config.steps`, or go on from `resume_file`.
+    source: Source,
+    folder: RunFolder,
+    fabric: Fabric | None = None,
+    validation: Validation | None = None,
+    on_step: OnStep = lambda step, row: None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Train to `config.steps`, or go on from the state in `folder`.
 
     Args:
         config: the run.
-        data: where batches come from; owns the normalisation.
-        resume_file: state of the run, rewritten every `save_every` steps.
-        on_step: called after each step with its number and loss.
+        source: where batches come from; owns the normalisation.
+        folder: where the state and the metrics go.
+        fabric: devices; None: made from `config`.
+        validation: measures every `validate_every` steps; None: nothing is measured.
+        on_step: called after each step with its number and the last row of metrics.
 
     Returns:
         The network with averaged weights, in eval mode, and figures of the run.
+
+    Raises:
+        TrainingError: out of memory, disk full, or a loss that is not a number.
     """
-    torch.set_num_threads(config.threads)
-    fabric = Fabric(accelerator='cpu', devices=1)
-    torch.manual_seed(config.seed)
-    network = TimeFC(
-        TimeFCConfig(
-            dim=data.dim,
-            hidden=config.hidden,
-            embed=config.embed,
-            blocks=config.blocks,
-            dropout=config.dropout,
-            scale_by_sigma=config.scale_by_sigma,
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    fabric = make_fabric(config) if fabric is None else fabric
+    trainer = Trainer(config, build_network(config, source), source.normalizer, fabric)
+    log = _Log(fabric)
+    state = fabric.broadcast(folder.load_state() if fabric.is_global_zero else None)
+    seconds = 0.0
+    if state is not None:
+        _check_data(state, source)
+        trainer.load(state)
+        log.load(state['log'])
+        seconds = state['seconds']
+    if fabric.is_global_zero:
+        folder.trim(trainer.step)
+        folder.open_board(trainer.step)
+    row: dict[str, float] = {}
+    began = time.monotonic() - seconds
+    while trainer.step < config.steps:
+        losses = _guarded(trainer, source, folder)
+        log.add(losses)
+        step, seconds = trainer.step, time.monotonic() - began
+        logs, measures, saves = (
+            step % every == 0 or step == config.steps
+            for every in (config.log_every, config.validate_every, config.save_every)
         )
-    )
-    if config.initial:
-        start = load_checkpoint(Path(__file__).parents[1] / config.initial, config.part, data.dim)
-        tensors = {name: torch.from_numpy(value) for name, value in start.weights.items()}
-        network.load_state_dict(tensors, strict=False)  # all but the constant `sigmas`
-    ema = Ema(network, config.ema_decay)
-    optimizer = torch.optim.RAdam(network.parameters(), lr=config.learning_rate)
-    model, optimizer = fabric.setup(network, optimizer)
-    progress = {'step': 0, 'seconds': 0.0, 'losses': []}
-    if resume_file.is_file():
-        state = fabric.load(resume_file)
-        network.load_state_dict(state['network'])
-        optimizer.load_state_dict(state['optimizer'])
-        ema.shadow, progress = state['ema'], state['progress']
+        if logs or saves:
+            _check_finite(losses['loss'], step, folder)
+        if logs:
+            row = log.row(config, step, seconds)
+        if fabric.is_global_zero:
+            if logs:
+                folder.log('metrics', step, row)
+            if measures and validation is not None:
+                folder.log('validation', step, validation.measure(trainer.network, trainer.ema))
+            if saves:
+                more = {'log': log.state(), 'seconds': seconds, 'statistics': _statistics(source)}
+                folder.save_state(trainer.state() | more)
+        on_step(step, row)
+    folder.close()
+    figures = {**row, 'steps': trainer.step, 'seconds': round(seconds)}
+    return trainer.averaged(), figures
 
-    model.train()
-    began = time.monotonic() - progress['seconds']
-    while progress['step'] < config.steps:
-        step = progress['step']
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
-        for group in optimizer.param_groups:
-            group['lr'] = config.learning_rate * rate_factor(step, config)
-        x_0 = data.batch(config.batch, generator)
-        t = draw_times(config.batch, config, generator)
-        loss = loss_of(model, x_0, t, torch.randn(x_0.shape, generator=generator))
-        optimizer.zero_grad()
-        fabric.backward(loss)
-        fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm)
-        optimizer.step()
-        ema.update(network, step + 1)
 
-        progress['step'] = step + 1
-        progress['seconds'] = time.monotonic() - began
-        if (step + 1) % 100 == 0:
-            progress['losses'].append(round(float(loss.detach()), 4))
-        if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-            state = {
-                'network': network.state_dict(),
-                'optimizer': optimizer.state_dict(),
-                'ema': ema.shadow,
-                'progress': progress,
-            }
-            partial = resume_file.with_suffix('.partial')
-            fabric.save(partial, state)
-            partial.replace(resume_file)
-        on_step(step + 1, float(loss.detach()))
-    network.load_state_dict(ema.shadow, strict=False)
-    return network.eval(), progress
+def _guarded(trainer: Trainer, source: Source, folder: RunFolder) -> dict[str, Tensor]:
+    """One step; a device that is out of memory is an error that says what helps."""
+    config, fabric = trainer.config, trainer.fabric
+    draw = draw_step(source, config, trainer.step, fabric.global_rank, fabric.world_size)
+    try:
+        return trainer.update(Draw(*(None if v is None else fabric.to_device(v) for v in draw)))
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f'{fabric.device}: out of memory with batch: {config.batch} (precision '
+            f'{config.precision}); the state of step {folder.saved_step} is kept. Set batch: '
+            f'{max(1, config.batch // 2)} in {folder.settings_file} (learning_rate may have to '
+            f'fall with it) or precision: bf16, then: dposer train --resume {folder.path}'
+        ) from error
+
+
+def _check_finite(loss: Tensor, step: int, folder: RunFolder) -> None:
+    if not torch.isfinite(loss):
+        raise TrainingError(
+            f'the loss is {float(loss)} at step {step}; the state of step {folder.saved_step} is '
+            'kept. Lower learning_rate, or use precision: bf16 or 32'
+        )
+
+
+def _statistics(source: Source) -> Tensor:
+    """(2, D) of the data, by which a resumed run knows that it is the same."""
+    return torch.from_numpy(np.stack([source.normalizer.offset, source.normalizer.scale]))
+
+
+def _check_data(state: Mapping[str, Any], source: Source) -> None:
+    now = _statistics(source)
+    then = state['statistics']
+    if then.shape != now.shape or not torch.equal(then, now):
+        raise ConfigError(
+            'the packed data is not what the run began with (other statistics); give the same '
+            'file with --data, or begin anew'
+        )
+
+
+def _trainable(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in network.named_parameters() if p.requires_grad]
 
 
 def checkpoint_of(
-    config: TrainConfig, network: TimeFC, data: Augmenter, progress: dict
+    config: TrainConfig, network: TimeFC, source: Source, figures: Mapping[str, Any]
 ) -> PriorCheckpoint:
-    """What is shipped: averaged weights, statistics and where they come from."""
-    commit = subprocess.run(
+    """What is shipped of a part: averaged weights, statistics and where they come from."""
+    weights = {
+        name: value.detach().cpu().numpy()
+        for name, value in network.state_dict().items()
+        if name != 'sigmas'  # a constant
+    }
+    return PriorCheckpoint(
+        part=config.part,
+        config=network.config,
+        weights=weights,
+        mean=source.normalizer.offset,
+        std=source.normalizer.scale,
+        licence=config.licence,
+        source_commit=source_commit(),
+        notes=run_notes(config, figures),
+    )
+
+
+def run_notes(config: TrainConfig, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings and figures of a run, as JSON types."""
+    run = dataclasses.asdict(config)
+    run = {key: list(value) if isinstance(value, tuple) else value for key, value in run.items()}
+    del run['licence'], run['notes']
+    kept = {key: figures[key] for key in ('steps', 'seconds') if key in figures}
+    return config.notes | {'run': run} | kept
+
+
+def source_commit() -> str:
+    """Commit of this code; empty outside of a checkout."""
+    return subprocess.run(
         ['git', 'rev-parse', '--short=12', 'HEAD'],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         check=False,
     ).stdout.strip()
-    run = dataclasses.asdict(config)
-    return PriorCheckpoint(
-        part=config.part,
-        config=network.config,
-        weights={name: p.detach().numpy() for name, p in network.named_parameters()},
-        mean=data.mean.numpy(),
-        std=data.std.numpy(),
-        licence=run.pop('licence'),
-        source_commit=commit,
-        notes=run.pop('notes')
-        | {'run': run, 'steps': progress['step'], 'seconds': round(progress['seconds'])},
-    )
 
 
-def main() -> None:
-    """Command line: train, or resume, the run of one YAML file and write its checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', type=Path, help='training/configs/*.yaml')
-    parser.add_argument('--data', type=Path, default=PACKED, help='file of training.pack')
-    parser.add_argument('--out', type=Path, help='default: data/runs/<name>.safetensors')
-    parser.add_argument('--steps', type=int, help='override the number of steps')
-    arguments = parser.parse_args()
-    config = TrainConfig.load(arguments.config)
-    if arguments.steps:
-        config = dataclasses.replace(config, steps=arguments.steps)
-    out = arguments.out or arguments.data.parent / 'runs' / f'{arguments.config.stem}.safetensors'
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with np.load(arguments.data) as packed:
-        data = Augmenter.from_packed(packed, config.part, config.augment)
-    with Progress() as bar:
-        task = bar.add_task(f'train {config.part}', total=config.steps)
-        network, progress = train(
-            config,
-            data,
-            out.with_suffix('.state'),
-            lambda step, loss: bar.update(
-                task, completed=step, description=f'train {config.part} loss {loss:.3f}'
-            ),
-        )
-    sha256 = save_checkpoint(out, checkpoint_of(config, network, data, progress))
-    print(json.dumps({'file': str(out), 'sha256': sha256, **progress}))
-
-
-if __name__ == '__main__':
-    main()
+def write_result(
+    config: TrainConfig,
+    network: nn.Module,
+    source: Source,
+    figures: Mapping[str, Any],
+    folder: Path,
+) -> Path:
+    """Write the checkpoint of a finished run; returns its path."""
+    path = folder / f'{config.part}.safetensors'
+    if config.part == WHOLE_BODY:
+        raise NotImplementedError
+    save_checkpoint(path, checkpoint_of(config, network, source, figures))
+    return path
