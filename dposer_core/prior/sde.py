@@ -68,13 +68,15 @@ class SDE(ABC):
         g_squared = _column(self.diffusion(t) ** 2, x)
         return self.drift(x, t) - g_squared * score * (0.5 if probability_flow else 1.0)
 
-    def discretise(self, x: Any, t: Any) -> tuple[Any, Any]:
-        """f, G of one step x' = x + f + G z of length 1/N; Euler-Maruyama unless overridden."""
-        return self.drift(x, t) / NUM_STEPS, self.diffusion(t) * math.sqrt(1.0 / NUM_STEPS)
+    def discretise(self, x: Any, t: Any, steps: int = NUM_STEPS) -> tuple[Any, Any]:
+        """f, G of one of N = `steps` steps x' = x + f + G z; Euler-Maruyama unless overridden."""
+        return self.drift(x, t) / steps, self.diffusion(t) * math.sqrt(1.0 / steps)
 
-    def reverse_discretise(self, x: Any, t: Any, score: Any) -> tuple[Any, Any]:
-        """f, G of one reverse step x' = x - f + G z (ancestral sampling)."""
-        f, g = self.discretise(x, t)
+    def reverse_discretise(
+        self, x: Any, t: Any, score: Any, steps: int = NUM_STEPS
+    ) -> tuple[Any, Any]:
+        """f, G of one of N = `steps` reverse steps x' = x - f + G z (ancestral sampling)."""
+        f, g = self.discretise(x, t, steps)
         return f - _column(g**2, x) * score, g
 
     def prior_logp(self, z: Any) -> Any:
@@ -82,7 +84,7 @@ class SDE(ABC):
         return -z.shape[-1] / 2.0 * math.log(2 * math.pi) - (z**2).sum(-1) / 2.0
 
 
-class _LinearBeta(SDE):
+class LinearBeta(SDE):
     """Processes whose noise rate beta(t) grows linearly."""
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
@@ -104,7 +106,7 @@ class _LinearBeta(SDE):
         return -0.5 * _column(self.beta(t), x) * x
 
 
-class SubVP(_LinearBeta):
+class SubVP(LinearBeta):
     """The sub-variance-preserving process of the paper: sigma = 1 - alpha^2 (no square root)."""
 
     def sigma(self, t: Any) -> Any:
@@ -115,7 +117,7 @@ class SubVP(_LinearBeta):
         return _sqrt(self.beta(t) * discount)
 
 
-class VP(_LinearBeta):
+class VP(LinearBeta):
     """The variance-preserving process (DDPM in continuous time)."""
 
     def sigma(self, t: Any) -> Any:
@@ -124,12 +126,10 @@ class VP(_LinearBeta):
     def diffusion(self, t: Any) -> Any:
         return _sqrt(self.beta(t))
 
-    def discretise(self, x: Any, t: Any) -> tuple[Any, Any]:
+    def discretise(self, x: Any, t: Any, steps: int = NUM_STEPS) -> tuple[Any, Any]:
         # The discrete chain of DDPM: the continuous betas over N, on N grid points.
-        step = _label_floor(t)
-        beta = (
-            self.beta_min + step * (self.beta_max - self.beta_min) / (NUM_STEPS - 1)
-        ) / NUM_STEPS
+        step = _label_floor(t, steps)
+        beta = (self.beta_min + step * (self.beta_max - self.beta_min) / (steps - 1)) / steps
         return _column(_sqrt(1.0 - beta), x) * x - x, _sqrt(beta)
 
 
@@ -152,9 +152,9 @@ class VE(SDE):
     def diffusion(self, t: Any) -> Any:
         return self.sigma(t) * math.sqrt(2.0 * math.log(self.sigma_max / self.sigma_min))
 
-    def discretise(self, x: Any, t: Any) -> tuple[Any, Any]:
-        step = _label_floor(t)
-        grid = NUM_STEPS - 1
+    def discretise(self, x: Any, t: Any, steps: int = NUM_STEPS) -> tuple[Any, Any]:
+        step = _label_floor(t, steps)
+        grid = steps - 1
         now = self.sigma(step / grid)
         before = self.sigma((step - 1) / grid) * (step > 0)
         return x * 0.0, _sqrt(now**2 - before**2)
@@ -166,7 +166,7 @@ class VE(SDE):
         )
 
 
-def _label_floor(t: Any) -> Any:
-    """Grid index (0 to N-1) of time t, as a number of the same kind as t."""
-    scaled = t * (NUM_STEPS - 1)
+def _label_floor(t: Any, steps: int) -> Any:
+    """Grid index (0 to steps - 1) of time t, as a number of the same kind as t."""
+    scaled = t * (steps - 1)
     return scaled.floor() if hasattr(scaled, 'floor') else np.floor(scaled)

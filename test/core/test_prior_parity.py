@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from dposer_core import rotations
-from dposer_core.errors import CheckpointError
+from dposer_core import generation_metrics, rotations
+from dposer_core.errors import CheckpointError, ConfigError
 from dposer_core.prior import checkpoint, network, normalizer, runtime, sampling, schedule, sde
 from dposer_core.prior.architecture import TimeFCConfig, label_of, sigma_table
 from dposer_core.prior.prior import WEIGHTINGS, DiffusionPrior
@@ -382,14 +382,87 @@ def test_completion_loop_reproduces_official_result(run, record_property):
 
 @pytest.mark.parametrize(
     ('run', 'options'),
-    [('em', {}), ('em_eps5e-3', {'min_time': 5e-3}), ('em_pf', {'probability_flow': True})],
+    [
+        ('em', {}),
+        ('em_eps5e-3', {'min_time': 5e-3}),
+        ('em_pf', {'probability_flow': True}),
+        ('reverse_diffusion+none', {'reverse_diffusion': True}),
+    ],
 )
-def test_euler_maruyama_reproduces_official_samples(run, options, record_property):
+def test_predictor_reproduces_official_samples(run, options, record_property):
+    data, draw = golden('samplers'), recorded_draws(run)
+    prior = DiffusionPrior(reduced('body'))
+    found = sampling.predictor_corrector(prior, (4, 63), draw, steps=12, **options)
+    check(record_property, f'samplers:{run}', found, data[f'{run}/x'], AFTER_LOOP)
+
+
+@pytest.mark.parametrize(
+    ('run', 'corrector'),
+    [
+        ('euler_maruyama+langevin', sampling.LangevinCorrector()),
+        ('euler_maruyama+ald', sampling.AnnealedLangevinCorrector()),
+    ],
+)
+def test_corrector_refuses_the_few_steps_that_are_nan_in_the_official_code(run, corrector):
+    """With 12 steps beta is 20/12, so the official step sizes are roots of negative numbers."""
+    assert np.isnan(golden('samplers')[f'{run}/x']).all()
+    prior = DiffusionPrior(reduced('body'))
+    with pytest.raises(ConfigError, match='use more than 20 steps'):
+        sampling.predictor_corrector(
+            prior, (4, 63), recorded_draws(run), steps=12, corrector=corrector
+        )
+
+
+# Groups of two channels make the reduced network a step function of its input, and the flow
+# along it an equation whose solution does not depend continuously on rounding: the official
+# formula with the instruction set of MKL changed ends 39 % from itself. So these two can only be
+# held to that. What is well posed, the slope, is held to 1e-3 by `em_pf`.
+STEP_FUNCTION = 0.5
+
+
+@pytest.mark.slow
+def test_probability_flow_ends_as_near_as_rounding_lets_it(record_property):
+    data, prior = golden('samplers'), DiffusionPrior(reduced('body'))
+    found = sampling.probability_flow(prior, tensor(data['ode/z']), tolerance=1e-4)
+    check(record_property, 'samplers:ode', found, data['ode/x'], STEP_FUNCTION)
+
+
+@pytest.mark.slow
+def test_likelihood_is_as_near_as_rounding_lets_it(record_property):
+    data, prior = golden('samplers'), DiffusionPrior(reduced('body'))
+    probe = 2 * tensor(data['lik/noise_0000']) - 1  # recorded as 0 and 1
+    bits, latent = sampling.bits_per_dim(prior, tensor(data['lik/data']), probe)
+    check(record_property, 'samplers:lik/z', latent, data['lik/z'], 1e-2)
+    # The trace of a step function's Jacobian is noise; most of the figure is the latent's.
+    check(record_property, 'samplers:lik/bpd', bits, data['lik/bpd'], 0.1)
+
+
+def recorded_draws(run: str):
+    """The official noises of a run in their order."""
     data = golden('samplers')
     draws = iter([tensor(data[key]) for key in sorted(data) if key.startswith(f'{run}/noise_0')])
-    prior = DiffusionPrior(reduced('body'))
-    found = sampling.euler_maruyama(prior, (4, 63), lambda shape: next(draws), steps=12, **options)
-    check(record_property, f'samplers:{run}', found, data[f'{run}/x'], AFTER_LOOP)
+    return lambda shape: next(draws)
+
+
+# --- metrics of generation ---
+
+
+def test_generation_metrics_reproduce_official_values(record_property):
+    data = golden('metrics')
+    real, fake = data['real'], data['fake']
+    found = generation_metrics.prdc(real, fake)
+    four = [found.precision, found.recall, found.density, found.coverage]
+    for key in ('prdc_torch', 'prdc_numpy'):
+        check(record_property, f'metrics:{key}', four, data[key])
+    fid = generation_metrics.fid(real, fake)
+    check(record_property, 'metrics:fid', [fid], data['fid'].reshape(1))
+    apd = generation_metrics.average_pairwise_distance(data['joints'])
+    check(record_property, 'metrics:apd', [apd], data['apd'].reshape(1))
+    poses, rows = data['dnn_gen'], data['dnn_data']
+    angle = generation_metrics.nearest_rotation_distance(poses, rows)
+    check(record_property, 'metrics:dnn_rotation', angle, data['dnn_rotation'])
+    plain = generation_metrics.nearest_distance(poses, rows)
+    check(record_property, 'metrics:dnn_absolute', plain, data['dnn_absolute'])
 
 
 def test_official_checkpoint_becomes_ours(tmp_path, record_property):

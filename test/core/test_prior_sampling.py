@@ -40,6 +40,17 @@ def test_ddim_samples_have_the_spread_of_the_data(prior):
     assert samples.std().item() == pytest.approx(STD, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    'corrector', [sampling.LangevinCorrector(), sampling.AnnealedLangevinCorrector()]
+)
+def test_corrected_samples_have_the_spread_of_the_data(prior, corrector):
+    samples = sampling.predictor_corrector(
+        prior, (4000, 4), sampling.normal_draw(0), steps=200, corrector=corrector
+    )
+    # A Langevin step of this length overestimates the spread by some percent.
+    assert samples.std().item() == pytest.approx(STD, rel=0.06)
+
+
 def test_same_seed_gives_the_same_samples(prior):
     first, second = (sampling.ddim(prior, (3, 4), sampling.normal_draw(7)) for _ in range(2))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
