@@ -9,13 +9,9 @@ that was killed and resumed equals one that was not, and many processes equal on
 batches put together.
 """
 
-import dataclasses
-import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,133 +19,14 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from dposer_core.errors import ConfigError
-from dposer_core.prior.architecture import TimeFCConfig
-from dposer_core.prior.checkpoint import (
-    PARTS,
-    PriorCheckpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
-from dposer_core.prior.network import (
-    Combiner,
-    TimeFC,
-    WholeBody,
-    correction_config,
-    from_weights,
-)
-from dposer_core.prior.normalizer import Normalizer, wholebody_normalizer
-from training.augment import AugmentConfig, Augmenter
-from training.data.archives import HELD_OUT, TRAINING_SOURCES
-from training.losses import Draw, LossConfig, LossContext, Objective, draw_times
-from training.mixed import MixedConfig, WholeBodySource, part_masks
+from dposer_core.prior.network import WholeBody
+from dposer_core.prior.normalizer import Normalizer
+from training.losses import Draw, LossContext, Objective
+from training.networks import build_network
 from training.run_folder import RunFolder, TrainingError
-from training.settings import from_values, nearest
-from training.validation import Validation, without_heldout
-
-CHECKOUT = Path(__file__).parents[1]
-WHOLE_BODY = 'wholebody'
-PRECISIONS = {'32': '32-true', 'tf32': '32-true', 'bf16': 'bf16-mixed', '16': '16-mixed'}
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    'radam': torch.optim.RAdam,  # the released code's part networks
-    'adam': torch.optim.Adam,  # the paper's text; the released code's whole body
-}
-_SEED_STEP = 1_000_003  # keeps the generators of different seeds apart
-_GAUSSIAN_ROWS = 100_000  # that the statistics of a Gaussian skip are measured on
-
-
-@dataclass(frozen=True)
-class BaseConfig:
-    """Part networks under a whole-body correction; files relative to the checkout."""
-
-    body: str = 'dposer_core/weights/body.safetensors'
-    hand: str = 'dposer_core/weights/hand.safetensors'
-    face: str = 'dposer_core/weights/face.safetensors'
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One run. The defaults are those of the paper's body and hand priors (released code)."""
-
-    part: str  # 'body', 'hand', 'face', 'face_shape' (arrays of the packed file) or 'wholebody'
-    network: dict[str, Any] = field(default_factory=dict)  # fields of TimeFCConfig
-    loss: LossConfig = LossConfig()
-    optimizer: str = 'radam'
-    learning_rate: float = 2e-4
-    schedule: str = 'cosine'  # after the warm-up; or 'constant'
-    steps: int = 200_000
-    warmup: int = 5_000
-    batch: int = 1280  # rows of each process
-    clip_norm: float = 1.0
-    ema_decay: float = 0.9999
-    low_t: float = 1.0  # end of the range of t that the fits use
-    low_t_share: float = 0.0  # of rows that are drawn from (0, low_t), the rest from (0, 1)
-    precision: str = '32'  # of PRECISIONS
-    accelerator: str = 'auto'  # 'cpu', 'cuda'
-    devices: int = 1  # processes of each machine
-    num_nodes: int = 1  # machines
-    threads: int = 0  # of torch on the CPU; 0: torch's own choice
-    seed: int = 42
-    save_every: int = 500
-    log_every: int = 50
-    validate_every: int = 2_000
-    initial: str = ''  # checkpoint whose weights the run starts from, relative to the checkout
-    sources: tuple[str, ...] = TRAINING_SOURCES  # of body poses
-    unseen: tuple[str, ...] = (HELD_OUT,)  # test sets whose clips must not be trained on
-    augment: AugmentConfig = AugmentConfig()
-    base: BaseConfig = BaseConfig()  # of a whole body
-    mixed: MixedConfig = MixedConfig()  # of a whole body
-    licence: str = ''
-    notes: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for key, known in (
-            ('part', (*PARTS, WHOLE_BODY)),
-            ('optimizer', OPTIMIZERS),
-            ('schedule', ('cosine', 'constant')),
-            ('precision', PRECISIONS),
-            ('accelerator', ('auto', 'cpu', 'cuda')),
-        ):
-            value = getattr(self, key)
-            if value not in known:
-                raise ConfigError(f"{key} = '{value}' is unknown{nearest(value, known)}")
-        for key in ('steps', 'batch', 'devices', 'num_nodes', 'save_every', 'log_every'):
-            if getattr(self, key) < 1:
-                raise ConfigError(f'{key} = {getattr(self, key)}: must be at least 1')
-        self.network_config(dim=1)
-
-    def network_config(self, dim: int) -> TimeFCConfig:
-        """The network for vectors of size `dim`."""
-        return from_values(TimeFCConfig, {'dim': dim, **self.network}, 'network')
-
-
-class Source(Protocol):
-    """Where batches come from."""
-
-    normalizer: Normalizer
-
-    @property
-    def dim(self) -> int:
-        """Size D of a row."""
-
-    def batch(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """(count, D) normalised rows, and (count, 4) which parts they have (None: all)."""
-
-
-class PartSource:
-    """Batches of one part."""
-
-    def __init__(self, data: Augmenter) -> None:
-        self._data = data
-        self.normalizer = Normalizer.z_score(data.mean.numpy(), data.std.numpy())
-
-    @property
-    def dim(self) -> int:
-        """Size D of a row."""
-        return self._data.dim
-
-    def batch(self, count: int, generator: torch.Generator) -> tuple[Tensor, None]:
-        """(count, D) normalised rows."""
-        return self._data.batch(count, generator), None
+from training.sources import Source, draw_step, step_seed
+from training.train_config import OPTIMIZERS, PRECISIONS, TrainConfig
+from training.validation import Validation
 
 
 class Ema:
@@ -189,7 +66,7 @@ class Trainer:
 
     def update(self, draw: Draw) -> dict[str, Tensor]:
         """One step on `draw`; returns its losses and the norm of the gradient."""
-        torch.manual_seed(self.config.seed * _SEED_STEP + self.step)  # dropout
+        torch.manual_seed(step_seed(self.config.seed, self.step))  # dropout
         for group in self.optimizer.param_groups:
             group['lr'] = self.config.learning_rate * rate_factor(self.step, self.config)
         self.optimizer.zero_grad()
@@ -235,84 +112,6 @@ def rate_factor(step: int, config: TrainConfig) -> float:
     """Share of the learning rate at `step`: warm-up times cosine; step 0 stands still."""
     decay = 0.5 * (1 + np.cos(np.pi * step / config.steps)) if config.schedule == 'cosine' else 1.0
     return float(decay * min(1.0, step / max(config.warmup, 1)))
-
-
-def draw_step(
-    source: Source, config: TrainConfig, step: int, rank: int = 0, world: int = 1
-) -> Draw:
-    """The rows of process `rank` at `step`, with everything random about them."""
-    generator = torch.Generator().manual_seed(config.seed * _SEED_STEP + step)
-    count = config.batch * world
-    x_0, present = source.batch(count, generator)
-    t = draw_times(count, generator, config.low_t, config.low_t_share)
-    noise = torch.randn(x_0.shape, generator=generator)
-    visible = counted = None
-    if isinstance(source, WholeBodySource):
-        assert present is not None
-        visible, counted = present, source.layout_mask(present)
-        if config.mixed.random_masks:
-            uniform = torch.rand(int(present.all(1).sum()), present.shape[1], generator=generator)
-            visible, counted = part_masks(present, config.mixed.dropout, uniform, source.layout)
-    own = slice(rank * config.batch, (rank + 1) * config.batch)
-    return Draw(*(None if v is None else v[own] for v in (x_0, t, noise, visible, counted)))
-
-
-def open_source(config: TrainConfig, packed: Mapping[str, np.ndarray]) -> Source:
-    """The batches of a run from a packed file; what is measured on is left out."""
-    if config.part == WHOLE_BODY:
-        return WholeBodySource(packed, base_normalizer(config.base), config.mixed)
-    if config.part not in packed:
-        raise ConfigError(
-            f"the packed file has no array '{config.part}'; pack data that has it "
-            '(dposer data pack)'
-        )
-    rows = packed if config.part == 'body' else without_heldout(packed, config.part)
-    chosen = (config.sources, config.unseen) if config.part == 'body' else ()
-    return PartSource(Augmenter.from_packed(rows, config.part, config.augment, *chosen))
-
-
-def base_parts(base: BaseConfig) -> list[PriorCheckpoint]:
-    """Checkpoints of body, hand and face."""
-    return [
-        load_checkpoint(CHECKOUT / getattr(base, part), part=part)
-        for part in ('body', 'hand', 'face')
-    ]
-
-
-def base_normalizer(base: BaseConfig) -> Normalizer:
-    """Of raw whole-body rows, from the statistics of the part networks."""
-    return wholebody_normalizer(*(part.normalizer for part in base_parts(base)))
-
-
-def build_network(config: TrainConfig, source: Source) -> nn.Module:
-    """The network that a run starts with."""
-    torch.manual_seed(config.seed)
-    if config.part == WHOLE_BODY:
-        return _wholebody_network(config)
-    network = TimeFC(config.network_config(source.dim))
-    if hasattr(network, 'gaussian'):
-        generator = torch.Generator().manual_seed(config.seed)
-        network.gaussian.fit(source.batch(_GAUSSIAN_ROWS, generator)[0])
-    if config.initial:
-        start = load_checkpoint(CHECKOUT / config.initial, config.part, source.dim)
-        tensors = {name: torch.from_numpy(value) for name, value in start.weights.items()}
-        network.load_state_dict(tensors, strict=False)  # all but the constant `sigmas`
-    return network
-
-
-def _wholebody_network(config: TrainConfig) -> WholeBody:
-    dropout = config.network.get('dropout', TimeFCConfig.dropout)
-    parts = [
-        from_weights(part.weights, dropout=dropout, scale_by_sigma=part.config.scale_by_sigma)
-        for part in base_parts(config.base)
-    ]
-    base = Combiner(*parts)
-    sizes = correction_config(base)
-    own = {'hidden': sizes.hidden, 'embed': sizes.embed, **config.network}
-    correction = dataclasses.replace(
-        dataclasses.replace(config, network=own).network_config(sizes.dim), out_dim=sizes.out_dim
-    )
-    return WholeBody(base, correction)
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
@@ -478,59 +277,3 @@ def _check_data(state: Mapping[str, Any], source: Source) -> None:
 
 def _trainable(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in network.named_parameters() if p.requires_grad]
-
-
-def checkpoint_of(
-    config: TrainConfig, network: TimeFC, source: Source, figures: Mapping[str, Any]
-) -> PriorCheckpoint:
-    """What is shipped of a part: averaged weights, statistics and where they come from."""
-    weights = {
-        name: value.detach().cpu().numpy()
-        for name, value in network.state_dict().items()
-        if name != 'sigmas'  # a constant
-    }
-    return PriorCheckpoint(
-        part=config.part,
-        config=network.config,
-        weights=weights,
-        mean=source.normalizer.offset,
-        std=source.normalizer.scale,
-        licence=config.licence,
-        source_commit=source_commit(),
-        notes=run_notes(config, figures),
-    )
-
-
-def run_notes(config: TrainConfig, figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings and figures of a run, as JSON types."""
-    run = dataclasses.asdict(config)
-    run = {key: list(value) if isinstance(value, tuple) else value for key, value in run.items()}
-    del run['licence'], run['notes']
-    kept = {key: figures[key] for key in ('steps', 'seconds') if key in figures}
-    return config.notes | {'run': run} | kept
-
-
-def source_commit() -> str:
-    """Commit of this code; empty outside of a checkout."""
-    return subprocess.run(
-        ['git', 'rev-parse', '--short=12', 'HEAD'],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-
-
-def write_result(
-    config: TrainConfig,
-    network: nn.Module,
-    source: Source,
-    figures: Mapping[str, Any],
-    folder: Path,
-) -> Path:
-    """Write the checkpoint of a finished run; returns its path."""
-    path = folder / f'{config.part}.safetensors'
-    if config.part == WHOLE_BODY:
-        raise NotImplementedError
-    save_checkpoint(path, checkpoint_of(config, network, source, figures))
-    return path

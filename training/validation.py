@@ -14,7 +14,8 @@ from training.composition import HOLD_OUT_EVERY, Composer, CompositionConfig, he
 from training.evaluate import denoise_gaussian, joint_error_mm, open_body_offsets
 
 if TYPE_CHECKING:
-    from training.train import Ema, Source
+    from training.sources import Source
+    from training.train import Ema
 
 TIMES = (0.1, 0.2, 0.3)
 MAX_ROWS = 2_000
@@ -80,12 +81,14 @@ def heldout_rows(
     packed: Mapping[str, np.ndarray], part: str, composition: CompositionConfig
 ) -> np.ndarray:
     """Raw rows (N, D) of `part` that no run is trained on."""
+    if f'test_{part}' in packed:
+        return packed[f'test_{part}']
     if part == 'wholebody':
         composer = Composer(heldout_parts(packed), composition)
         return composer.samples(MAX_ROWS, torch.Generator().manual_seed(0)).numpy()
     if part == 'body':
         return heldout_parts(packed)['body']
-    return packed.get(f'test_{part}', packed[part][::HOLD_OUT_EVERY])
+    return packed[part][::HOLD_OUT_EVERY]
 
 
 def without_heldout(packed: Mapping[str, np.ndarray], part: str) -> dict[str, np.ndarray]:

@@ -21,7 +21,8 @@ from dposer_core.prior.normalizer import (
 )
 from training.losses import EPS_T, Draw, LossConfig, LossContext, denoised, eps_mse
 from training.mixed import PartDropout, expand_mask, part_masks
-from training.train import Ema, TrainConfig, Trainer, rate_factor
+from training.train import Ema, Trainer, rate_factor
+from training.train_config import TrainConfig
 
 PARITY = Path(os.environ.get('DPOSER_PARITY', Path(__file__).parents[3] / 'shared' / 'parity'))
 LAYOUT = WholeBodyLayout(100)

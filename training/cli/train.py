@@ -19,23 +19,16 @@ from rich.progress import (
 
 from dposer_core.errors import ConfigError
 from training.curves import plot_curves
+from training.networks import build_network
 from training.pack import PACKED
+from training.result import write_result
 from training.run_folder import RunFolder, TrainingError
 from training.settings import from_values, read_settings
+from training.sources import Source, draw_step, open_source
 from training.throughput import peak_flops, step_flops
-from training.train import (
-    Source,
-    TrainConfig,
-    Trainer,
-    build_network,
-    draw_step,
-    make_fabric,
-    open_source,
-    write_result,
-)
-from training.train import (
-    train as run_training,
-)
+from training.train import Trainer, make_fabric
+from training.train import train as run_training
+from training.train_config import TrainConfig
 from training.validation import Validation, heldout_rows
 
 
