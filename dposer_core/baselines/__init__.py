@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 METHODS = ('l2', 'gmm', 'vposer', 'cvposer', 'gan_s', 'posendf', 'nrdf')
 _OURS = '.safetensors'
+_COUNTER = 'num_batches_tracked'  # of batch normalisation; not stored
 
 
 def load_baseline(name: str, part: str = 'body', path: str | Path | None = None) -> 'PosePrior':
@@ -71,7 +72,11 @@ def build(file: 'BaselineFile') -> Any:
 
     try:
         network = new_network(file.method, file.config)
-        network.load_state_dict({k: torch.from_numpy(v) for k, v in file.weights.items()})
+        tensors = {key: torch.from_numpy(value) for key, value in file.weights.items()}
+        missing, unknown = network.load_state_dict(tensors, strict=False)
+        wrong = [*unknown, *(key for key in missing if not key.endswith(_COUNTER))]
+        if wrong:
+            raise KeyError(wrong[0])
     except (TypeError, KeyError, RuntimeError) as error:
         raise CheckpointError(
             f"the stored '{file.method}' does not fit its configuration: "

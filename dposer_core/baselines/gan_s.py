@@ -70,12 +70,16 @@ class Discriminator(nn.Module):
 
     def forward(self, rotmat: Tensor) -> tuple[Tensor, Tensor]:
         """(B, J, 3, 3) -> verdicts (B, J) and (B, 1); 1 is real, 0 is generated."""
-        entries = rotmat.flatten(2).transpose(1, 2)[..., None]  # (B, 9, J, 1)
-        features = self.comm_conv(entries)[..., 0]  # (B, F, J)
+        features = rotmat.flatten(2)  # (B, J, 9)
+        for layer in self.comm_conv:  # convolutions of width 1: linear in each joint
+            if isinstance(layer, nn.Conv2d):
+                features = nn.functional.linear(features, layer.weight.flatten(1), layer.bias)
+            else:
+                features = layer(features)
         heads = self.disc_poseeach.fc_layer
-        weight = torch.cat([head.weight for head in heads])  # (J, F): one product for all heads
-        each = torch.einsum('bfj,jf->bj', features, weight) + torch.cat([h.bias for h in heads])
-        return each, self.disc_poseall.fc_all_pose(features.flatten(1))
+        weight = torch.cat([head.weight for head in heads])  # (J, F)
+        each = (features * weight).sum(dim=-1) + torch.cat([head.bias for head in heads])
+        return each, self.disc_poseall.fc_all_pose(features.mT.flatten(1))
 
 
 class GanS(nn.Module):

@@ -39,7 +39,7 @@ class NRDF(DistanceField):
         for _ in range(self.projection_steps if steps is None else steps):
             distance, gradient = self.distance_and_gradient(quat)
             tangent = nn.functional.normalize(_left_translated(quat, gradient), dim=-1)
-            half_angle = -self.step_size * distance[:, None, None]
+            half_angle = (-self.step_size * distance)[:, None, None].expand(*quat.shape[:2], 1)
             quat = upper_half(multiply(quat, _turn(half_angle, tangent)))
             quat = nn.functional.normalize(quat, dim=-1)
         return rotvec_of(quat)
