@@ -17,8 +17,8 @@ from dposer_core.prior.checkpoint import (
     PriorCheckpoint,
     load_checkpoint,
     save_checkpoint,
-    save_composition,
 )
+from dposer_core.prior.compose import save_composition
 from training.evaluate import measure
 from training.pack import PACKED
 

@@ -1,16 +1,16 @@
-"""Prior checkpoints: our own format, compositions of part files, and the official formats.
+"""Prior checkpoints: our own format and the official formats.
 
-Ours is one .safetensors file per part: the tensors of the network, the statistics of its data,
-and one JSON text in the file's metadata (part, configuration, hash, licence, source commit). A
-composition is a small JSON file that names the part files of a whole-body prior, each stored once.
-No torch here; networks are built from the result by `network.from_weights`.
+Ours is one .safetensors file per network: its tensors, the statistics of its data, and one JSON
+text in the file's metadata (part, configuration, hash, licence, source commit). Whole bodies made
+of several files are in compose.py. No torch here; networks are built from the result by
+`network.from_weights`.
 """
 
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,25 @@ from dposer_core.prior.architecture import (
     HAND_DIM,
     JAW_DIM,
     TimeFCConfig,
+    WholeBodyLayout,
     norm_stem,
     sigma_table,
 )
 from dposer_core.prior.normalizer import Normalizer
 from dposer_core.prior.torch_file import read_torch_file
 
-PARTS = ('body', 'hand', 'face', 'face_shape')
+PARTS = ('body', 'hand', 'face', 'face_shape', 'wholebody')
 WEIGHTS_DIR = Path(__file__).parent.parent / 'weights'
+"""Weights that come with this project."""
 _FORMAT = 'dposer-prior-1'
-_COMPOSITION_FORMAT = 'dposer-composition-1'
 _METADATA_KEY = 'dposer'
 _MEAN, _STD = 'normalizer.mean', 'normalizer.std'
+
+
+def user_weights_dir() -> Path:
+    """Where imported and fetched weights go: `$XDG_DATA_HOME/dposer_ros/weights`."""
+    data = os.environ.get('XDG_DATA_HOME') or Path.home() / '.local' / 'share'
+    return Path(data) / 'dposer_ros' / 'weights'
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,8 @@ class PriorCheckpoint:
     """One part network with all that is needed to use it."""
 
     part: str
-    """'body', 'hand' (a right hand), 'face' (jaw and expression) or 'face_shape'."""
+    """'body', 'hand' (a right hand), 'face' (jaw and expression), 'face_shape', or 'wholebody'
+    (a network of its own over `WholeBodyLayout`)."""
     config: TimeFCConfig
     """Sizes of the network."""
     weights: dict[str, np.ndarray]
@@ -67,8 +75,9 @@ class PriorCheckpoint:
 
     @property
     def num_expression(self) -> int:
-        """Expression coefficients of a face; 0 for other parts."""
-        return self.config.dim - JAW_DIM if self.part == 'face' else 0
+        """Expression coefficients of a face; 0 without a face."""
+        others = {'face': JAW_DIM, 'wholebody': WholeBodyLayout(0).dim}.get(self.part)
+        return 0 if others is None else self.config.dim - others
 
 
 def save_checkpoint(path: str | Path, checkpoint: PriorCheckpoint, half: bool = True) -> str:
@@ -77,8 +86,6 @@ def save_checkpoint(path: str | Path, checkpoint: PriorCheckpoint, half: bool = 
     Returns:
         The sha256 of the stored tensors.
     """
-    from safetensors.numpy import save
-
     _check(str(path), checkpoint)
     tensors = {}
     for key, value in checkpoint.weights.items():
@@ -86,25 +93,18 @@ def save_checkpoint(path: str | Path, checkpoint: PriorCheckpoint, half: bool = 
             continue
         dtype = np.float16 if half and not key.startswith('gaussian.') else np.float32
         tensors[key] = np.ascontiguousarray(value, dtype=dtype)
-        if not np.isfinite(tensors[key]).all():
-            raise CheckpointError(
-                f'{key} is not finite as {dtype.__name__}; save with half=False or retrain'
-            )
     tensors[_MEAN] = np.ascontiguousarray(checkpoint.mean, dtype=np.float32)
     tensors[_STD] = np.ascontiguousarray(checkpoint.std, dtype=np.float32)
-    sha256 = _hash(tensors)
     header = {
         'format': _FORMAT,
         'part': checkpoint.part,
         'dim': checkpoint.config.dim,
         'config': dataclasses.asdict(checkpoint.config),
-        'sha256': sha256,
         'licence': checkpoint.licence,
         'source_commit': checkpoint.source_commit,
         'notes': checkpoint.notes,
     }
-    _write(path, save(tensors, metadata={_METADATA_KEY: json.dumps(header)}))
-    return sha256
+    return write_tensors(path, header, tensors)
 
 
 def load_checkpoint(
@@ -120,16 +120,8 @@ def load_checkpoint(
     Raises:
         CheckpointError: missing, truncated or altered file, or another part or dimension.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f'{path} not found; give a .safetensors file of a prior')
-    header, tensors = _read_safetensors(path)
-    stored_hash = _hash(tensors)
-    if stored_hash != header.get('sha256'):
-        raise CheckpointError(
-            f'{path}: sha256 of the tensors is {stored_hash[:12]}, the header says '
-            f'{str(header.get("sha256"))[:12]}; the file was altered, get it again'
-        )
+    header, tensors = read_tensors(path, _FORMAT, ('part',))
+    sha256 = tensor_hash(tensors)
     config = TimeFCConfig.from_mapping(header['config'])
     mean, std = tensors.pop(_MEAN, None), tensors.pop(_STD, None)
     checkpoint = PriorCheckpoint(
@@ -141,7 +133,7 @@ def load_checkpoint(
         licence=header['licence'],
         source_commit=header['source_commit'],
         notes=header['notes'],
-        sha256=stored_hash,
+        sha256=sha256,
     )
     _check(str(path), checkpoint)
     if part is not None and checkpoint.part != part:
@@ -153,52 +145,6 @@ def load_checkpoint(
             f'{path} has dimension {config.dim}, expected {dim}; give a file made for {dim}'
         )
     return checkpoint
-
-
-def save_composition(
-    path: str | Path, body: str | Path, hand: str | Path, face: str | Path
-) -> None:
-    """Write the JSON of a whole-body prior (DPoser-X-base) that names its three part files."""
-    folder = Path(path).parent
-    parts = {}
-    for name, file in (('body', body), ('hand', hand), ('face', face)):
-        checkpoint = load_checkpoint(file, part=name)
-        parts[name] = {'file': os.path.relpath(file, folder), 'sha256': checkpoint.sha256}
-    content = {'format': _COMPOSITION_FORMAT, 'model': 'base', 'parts': parts}
-    _write(path, (json.dumps(content, indent=2) + '\n').encode())
-
-
-def composition_parts(path: str | Path) -> Iterator[PriorCheckpoint]:
-    """The parts body, hand, face that a composition file names, each read when it is asked for.
-
-    Raises:
-        CheckpointError: not a composition, or a part file that is missing, altered or wrong.
-    """
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text())
-        if content['format'] != _COMPOSITION_FORMAT or content['model'] != 'base':
-            raise ValueError(f'format {content["format"]!r}, model {content["model"]!r}')
-        entries = {name: content['parts'][name] for name in ('body', 'hand', 'face')}
-        named = {
-            name: (path.parent / entry['file'], entry['sha256']) for name, entry in entries.items()
-        }
-    except OSError as error:
-        raise CheckpointError(
-            f'{path} cannot be read ({error.strerror}); give a composition .json'
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f'{path} is not a composition of this version ({error}); write it anew'
-        ) from error
-    for name, (file, sha256) in named.items():
-        part = load_checkpoint(file, part=name)
-        if part.sha256 != sha256:
-            raise CheckpointError(
-                f'{path} names {file.name} with sha256 {sha256[:12]}, found {part.sha256[:12]}; '
-                'write the composition anew for this file'
-            )
-        yield part
 
 
 def load_official_weights(path: str | Path, ema: bool = True) -> dict[str, np.ndarray]:
@@ -308,6 +254,11 @@ def _check(path: str, checkpoint: PriorCheckpoint) -> None:
             raise CheckpointError(
                 f'{path}: {name} has shape {shape}, expected ({config.dim},) finite values'
             )
+    if part == 'wholebody' and checkpoint.num_expression < 1:
+        raise CheckpointError(
+            f'{path}: a whole-body prior has more than {WholeBodyLayout(0).dim} values, this file '
+            f'{config.dim}'
+        )
     if checkpoint.std.min() <= 0:
         raise CheckpointError(
             f'{path}: std has {checkpoint.std.min()} in it; expected positive values'
@@ -319,6 +270,8 @@ def _check(path: str, checkpoint: PriorCheckpoint) -> None:
             raise CheckpointError(
                 f'{path}: {key} has shape {found}, its configuration says {shape}'
             )
+        if not np.isfinite(checkpoint.weights[key]).all():
+            raise CheckpointError(f'{path}: {key} is not finite; get another file, or retrain')
     if extra := sorted(set(checkpoint.weights) - set(shapes) - {'sigmas'}):
         raise CheckpointError(f'{path}: unexpected tensor {extra[0]}')
 
@@ -344,33 +297,69 @@ def expected_shapes(config: TimeFCConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def write_tensors(
+    path: str | Path, header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> str:
+    """Write a file of our format atomically; returns the sha256 of `tensors`, which it holds."""
+    from safetensors.numpy import save
+
+    for key, value in tensors.items():
+        if not np.isfinite(value).all():
+            raise CheckpointError(
+                f'{key} is not finite as {value.dtype}; save with half=False or retrain'
+            )
+    sha256 = tensor_hash(tensors)
+    text = json.dumps({**header, 'sha256': sha256})
+    write_atomically(path, save(dict(tensors), metadata={_METADATA_KEY: text}))
+    return sha256
+
+
+def read_tensors(
+    path: str | Path, expected_format: str, required: Collection[str]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and tensors of a file of our format, its hash checked.
+
+    Raises:
+        CheckpointError: missing, truncated or altered file, or of another format.
+    """
     from safetensors import SafetensorError, safe_open
 
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f'{path} not found; give a .safetensors file of a prior')
     try:
         with safe_open(path, framework='np') as file:
             text = (file.metadata() or {}).get(_METADATA_KEY)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise CheckpointError(
             f'{path} ({path.stat().st_size} bytes) is truncated or not a safetensors file: '
             f'{error}. Get it again'
         ) from error
     try:
         header = json.loads(text or '')
-        if header['format'] != _FORMAT:
+        if header['format'] != expected_format:
             raise ValueError(f'format {header["format"]!r}')
-        missing = {'part', 'config', 'licence', 'source_commit', 'notes'} - set(header)
+        missing = {'config', 'licence', 'source_commit', 'notes', *required} - set(header)
         if missing:
             raise ValueError(f'no {min(missing)!r} in the header')
+        if not isinstance(header['config'], dict):
+            raise ValueError('config is not a table')
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f'{path} holds no {_FORMAT} header ({error}); not a prior of this project'
+            f'{path} holds no {expected_format} header ({error}); not a prior of this project'
         ) from error
+    found = tensor_hash(tensors)
+    if found != header.get('sha256'):
+        raise CheckpointError(
+            f'{path}: sha256 of the tensors is {found[:12]}, the header says '
+            f'{str(header.get("sha256"))[:12]}; the file was altered, get it again'
+        )
     return header, tensors
 
 
-def _hash(tensors: Mapping[str, np.ndarray]) -> str:
+def tensor_hash(tensors: Mapping[str, np.ndarray]) -> str:
+    """sha256 over names, types, shapes and values."""
     digest = hashlib.sha256()
     for key in sorted(tensors):
         value = tensors[key]
@@ -379,7 +368,7 @@ def _hash(tensors: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _write(path: str | Path, content: bytes) -> None:
+def write_atomically(path: str | Path, content: bytes) -> None:
     """Write atomically: a reader sees the old file or the new one, never a part."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ import torch
 
 from dposer_core import generation_metrics, rotations
 from dposer_core.errors import CheckpointError, ConfigError
-from dposer_core.prior import checkpoint, network, normalizer, runtime, sampling, schedule, sde
+from dposer_core.prior import backends, checkpoint, network, normalizer, sampling, schedule, sde
 from dposer_core.prior.architecture import TimeFCConfig, label_of, sigma_table
 from dposer_core.prior.prior import WEIGHTINGS, DiffusionPrior
 
@@ -225,7 +225,7 @@ def test_weights_and_tables_reproduce_official_values(record_property):
     check(record_property, 'sde:divisor', divisor, data['output_divisor_sigmas_at_label'])
     for embed in (32, 256, 512):
         config = TimeFCConfig(4, hidden=32, embed=embed)
-        found = np.stack([runtime.time_features(config, {}, float(t)) for t in data['t']])
+        found = np.stack([backends.time_features(config, {}, float(t)) for t in data['t']])
         # An angle of 999 rad in float32 is known to 6e-5 only; libraries round it differently.
         check(record_property, f'sde:temb_{embed}', found, data[f'temb_{embed}'], 1e-4)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dposer_core.errors import CheckpointError, ConfigError
-from dposer_core.prior import checkpoint, runtime
+from dposer_core.prior import backends, checkpoint, compose, runtime
 from dposer_core.prior.architecture import TimeFCConfig, WholeBodyLayout
 from dposer_core.prior.network import Combiner, TimeFC, from_weights
 from dposer_core.prior.prior import DiffusionPrior
@@ -46,7 +46,7 @@ def composition(parts, tmp_path_factory):
     files = [folder / f'{name}.safetensors' for name in parts]
     for file, part in zip(files, parts.values(), strict=True):
         checkpoint.save_checkpoint(file, part, half=False)
-    checkpoint.save_composition(folder / 'wholebody.json', *files)
+    compose.save_composition(folder / 'wholebody.json', *files)
     return folder / 'wholebody.json'
 
 
@@ -104,7 +104,7 @@ def test_half_precision_file_is_close(parts, tmp_path):
     stored = checkpoint.load_checkpoint(tmp_path / 'body.safetensors')
     x = np.random.default_rng(0).standard_normal((4, 63)).astype(np.float32)
     exact, rounded = (
-        runtime.reference_noise(part.config, part.weights, x, 0.1)
+        backends.reference_noise(part.config, part.weights, x, 0.1)
         for part in (parts['body'], stored)
     )
     # 16 bits carry 11 of mantissa: 5e-4 relative per weight.
@@ -117,7 +117,9 @@ def test_expression_space_of_another_body_is_refused(composition):
 
 
 def test_unknown_name_lists_the_shipped_priors():
-    with pytest.raises(CheckpointError, match="no shipped prior is named 'wholebdy'; shipped: "):
+    with pytest.raises(
+        CheckpointError, match="no prior is named 'wholebdy'; shipped or imported: "
+    ):
         runtime.load_prior('wholebdy')
 
 
@@ -156,13 +158,13 @@ def test_auto_falls_back_with_a_warning(composition, without_onnxruntime, caplog
 
 
 def test_backend_that_differs_is_refused(composition, monkeypatch):
-    true = runtime._BACKENDS['torch']
+    true = backends.BACKENDS['torch']
 
-    def wrong(part):
-        predict = true(part)
+    def wrong(config, weights):
+        predict = true(config, weights)
         return lambda x, t: predict(x, t) * 1.01
 
-    monkeypatch.setitem(runtime._BACKENDS, 'torch', wrong)
+    monkeypatch.setitem(backends.BACKENDS, 'torch', wrong)
     with pytest.raises(
         ConfigError, match=r'differs from the reference by 1\.0e-02 \(limit 1e-04\), refused'
     ):
@@ -184,10 +186,10 @@ def test_composition_of_another_format_is_refused(tmp_path):
 
 
 def test_cached_time_tables_are_bounded(parts):
-    table = runtime.TimeTable(parts['body'].config, parts['body'].weights)
-    for t in np.linspace(0.01, 1.0, runtime._MAX_CACHED_TIMES + 5):
+    table = backends.TimeTable(parts['body'].config, parts['body'].weights)
+    for t in np.linspace(0.01, 1.0, backends._MAX_CACHED_TIMES + 5):
         table(float(t))
-    assert len(table._cache) == runtime._MAX_CACHED_TIMES
+    assert len(table._cache) == backends._MAX_CACHED_TIMES
 
 
 @pytest.mark.parametrize('backend', ['onnxruntime', 'torch'])
