@@ -8,6 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from dposer_core.errors import MediaError
+from training.data.archives import read_clips
 from training.data.asf_amc import read_amc, read_asf
 from training.data.bvh import read_bvh
 from training.data.deepmimic import read_deepmimic
@@ -184,3 +185,28 @@ def test_left_and_right_snapshots_agree_after_mirroring(tmp_path: Path) -> None:
     _, left = read_handy(_write(tmp_path / 'l.js', _snapshot(1.0)), left=True)
     np.testing.assert_allclose(left, right, atol=1e-12)
     np.testing.assert_allclose(right[0, 0, 0], [-1.0, 0.0, 0.0], atol=1e-12)  # along the fingers
+
+
+def test_damaged_clips_are_skipped_with_their_names_and_reasons(tmp_path, caplog):
+    folder = tmp_path / 'cmu_asf_amc' / '01'
+    folder.mkdir(parents=True)
+    (folder / '01.asf').write_text(ASF)
+    (folder / '01_01.amc').write_text(AMC)
+    (folder / '01_02.amc').write_text(AMC.replace('root 11', 'root nan'))
+    (folder / '01_03.amc').write_text(AMC[: len(AMC) // 2])  # half downloaded
+    broken = tmp_path / 'cmu_asf_amc' / '02'
+    broken.mkdir()
+    (broken / '02.asf').write_text(ASF.replace('root lfemur', 'root nobone'))
+    (broken / '02_01.amc').write_text(AMC)
+    skipped: dict[str, str] = {}
+    names = [motion.name for motion in read_clips('cmu_asf_amc', tmp_path, skipped)]
+    assert names == ['01_01']
+    assert skipped['cmu_asf_amc/01/01_02.amc'] == 'the root has NaN in 1 of 2 frames'
+    assert len(skipped) == 3 and 'nobone' in skipped['cmu_asf_amc/02/02_01.amc']
+    assert 'skipped' in caplog.text
+
+
+def test_a_folder_without_clips_is_an_error(tmp_path):
+    (tmp_path / 'deepmimic').mkdir()
+    with pytest.raises(MediaError, match='holds no clips'):
+        list(read_clips('deepmimic', tmp_path))
