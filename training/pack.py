@@ -140,13 +140,13 @@ def select_body(
 
     Args:
         packed: a file of `pack`.
-        sources: names of SOURCES.
+        sources: names of SOURCES, or of prepared sets that were packed as well.
         unseen: names of test sets (`test_names` of the file).
 
     Raises:
         ConfigError: a name that the file does not know.
     """
-    known = [source for source in SOURCES if f'body_{source}' in packed]
+    known = [key.removeprefix('repeats_') for key in packed if key.startswith('repeats_')]
     tests = [str(name) for name in packed['test_names']]
     for name in [*(n for n in sources if n not in known), *(n for n in unseen if n not in tests)]:
         raise ConfigError(f"'{name}' is not packed; sources: {known}, test sets: {tests}")
