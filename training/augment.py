@@ -27,6 +27,7 @@ class AugmentConfig:
     recombine_share: float = 0.0  # of samples: limbs from different clips (body only)
     noise_share: float = 0.0  # of samples: joint noise
     noise_sigma: float = 0.2  # of that noise, in standard deviations of each value
+    noise_sigma_low: float = 0.0  # above 0: sigma differs by sample, from here up, log-uniform
     std_floor: float = 0.0  # rad; smallest standard deviation that a value is divided by
     fill: bool = True  # values that vary less get noise that fills them up to the floor
 
@@ -90,6 +91,15 @@ class Augmenter:
         """Size D of a vector."""
         return self._poses.shape[1]
 
+    @property
+    def fill(self) -> Tensor:
+        """(D,) standard deviation of the noise that fills a value up to the floor."""
+        return self._fill
+
+    def normalized(self) -> Tensor:
+        """(N, D) all poses as they are, normalised; weights do not show in them."""
+        return (self._poses - self.mean) / self.std
+
     def batch(self, count: int, generator: torch.Generator) -> Tensor:
         """(count, D) normalised."""
         poses = self._draw(count, generator)
@@ -102,7 +112,10 @@ class Augmenter:
         x = (poses - self.mean) / self.std
         noise = torch.randn(x.shape, generator=generator)
         noisy = torch.rand((count, 1), generator=generator) < self.config.noise_share
-        x = x + noise * noisy * self.config.noise_sigma
+        sigma: float | Tensor = self.config.noise_sigma
+        if low := self.config.noise_sigma_low:
+            sigma = low * (sigma / low) ** torch.rand((count, 1), generator=generator)
+        x = x + noise * noisy * sigma
         return x + torch.randn(x.shape, generator=generator) * self._fill
 
     def _draw(self, count: int, generator: torch.Generator) -> Tensor:

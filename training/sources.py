@@ -14,6 +14,7 @@ from dposer_core.prior.normalizer import Normalizer, wholebody_normalizer
 from training.augment import Augmenter
 from training.losses import Draw, draw_times
 from training.mixed import WholeBodySource, part_masks
+from training.mixture import TaughtDraws
 from training.train_config import WHOLE_BODY, BaseConfig, TrainConfig
 from training.validation import without_heldout
 
@@ -36,8 +37,10 @@ class Source(Protocol):
 class PartSource:
     """Batches of one part."""
 
-    def __init__(self, data: Augmenter) -> None:
+    def __init__(self, data: Augmenter, taught: TaughtDraws | None = None) -> None:
+        """`taught` takes the place of samples and their noise, where it is given."""
         self._data = data
+        self.taught = taught
         self.normalizer = Normalizer.z_score(data.mean.numpy(), data.std.numpy())
 
     @property
@@ -56,6 +59,10 @@ def draw_step(
     """The rows of process `rank` at `step`, with everything random about them."""
     generator = torch.Generator().manual_seed(step_seed(config.seed, step))
     count = config.batch * world
+    own = slice(rank * config.batch, (rank + 1) * config.batch)
+    if isinstance(source, PartSource) and source.taught is not None:
+        draw = source.taught.draw(count, generator)
+        return Draw(*(None if v is None else v[own] for v in draw))
     x_0, present = source.batch(count, generator)
     t = draw_times(count, generator, config.low_t, config.low_t_share)
     noise = torch.randn(x_0.shape, generator=generator)
@@ -66,7 +73,6 @@ def draw_step(
         if config.mixed.random_masks:
             uniform = torch.rand(int(present.all(1).sum()), present.shape[1], generator=generator)
             visible, counted = part_masks(present, config.mixed.dropout, uniform, source.layout)
-    own = slice(rank * config.batch, (rank + 1) * config.batch)
     return Draw(*(None if v is None else v[own] for v in (x_0, t, noise, visible, counted)))
 
 
@@ -81,7 +87,11 @@ def open_source(config: TrainConfig, packed: Mapping[str, np.ndarray]) -> Source
         )
     rows = packed if config.part == 'body' else without_heldout(packed, config.part)
     chosen = (config.sources, config.unseen) if config.part == 'body' else ()
-    return PartSource(Augmenter.from_packed(rows, config.part, config.augment, *chosen))
+    data = Augmenter.from_packed(rows, config.part, config.augment, *chosen)
+    if not config.teacher.clusters:
+        return PartSource(data)
+    draws = TaughtDraws(data, config.teacher, config.low_t, config.low_t_share, config.seed)
+    return PartSource(data, draws)
 
 
 def base_parts(base: BaseConfig) -> list[PriorCheckpoint]:

@@ -13,6 +13,7 @@ from training.augment import AugmentConfig
 from training.data.archives import HELD_OUT, TRAINING_SOURCES
 from training.losses import LossConfig
 from training.mixed import MixedConfig
+from training.mixture import TeacherConfig
 from training.settings import from_values, nearest
 
 WHOLE_BODY = 'wholebody'
@@ -62,6 +63,7 @@ class TrainConfig:
     sources: tuple[str, ...] = TRAINING_SOURCES  # of body poses
     unseen: tuple[str, ...] = (HELD_OUT,)  # test sets whose clips must not be trained on
     augment: AugmentConfig = AugmentConfig()
+    teacher: TeacherConfig = TeacherConfig()  # of a part
     base: BaseConfig = BaseConfig()  # of a whole body
     mixed: MixedConfig = MixedConfig()  # of a whole body
     licence: str = ''

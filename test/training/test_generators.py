@@ -4,18 +4,28 @@ import numpy as np
 
 from dposer_core import skeleton
 from training.faces import COEFFICIENTS, FaceGeneratorConfig, generate_faces
+from training.hand_contacts import penetration_mm
 from training.hands import (
     HandGeneratorConfig,
     bone_directions,
     fit_directions,
     generate_hands,
+    joint_frames,
     joint_limits,
 )
 
+# Contacts take nearly all of the time and may move a joint beyond its limit.
+_NO_CONTACTS = HandGeneratorConfig(touch=1e3, overlap_limit=1e3)
 
-def _hands(count: int) -> np.ndarray:
+
+def _hands(count: int, config: HandGeneratorConfig = _NO_CONTACTS) -> np.ndarray:
     anchors = np.random.default_rng(1).uniform(-2.0, 2.0, size=(7, 15, 3))
-    return generate_hands(anchors, count, np.random.default_rng(2), HandGeneratorConfig())
+    return generate_hands(anchors, count, np.random.default_rng(2), config)
+
+
+def _turns(poses: np.ndarray) -> np.ndarray:
+    """(N, 5, 3, 3) degrees of twist, sideways and flexion."""
+    return np.degrees(np.einsum('fjki,nfji->nfjk', joint_frames(), poses.reshape(-1, 5, 3, 3)))
 
 
 def test_direction_fit_returns_the_bones_it_was_given() -> None:
@@ -36,9 +46,37 @@ def test_bent_index_finger_is_positive_z() -> None:
 
 
 def test_hands_respect_joint_limits_even_from_wild_anchors() -> None:
-    low, high = joint_limits(HandGeneratorConfig())
-    poses = _hands(2000)
-    assert (poses >= low).all() and (poses <= high).all()
+    low, high = np.degrees(joint_limits(_NO_CONTACTS))
+    turns = _turns(_hands(2000))
+    assert (turns >= low - 1e-9).all() and (turns <= high + 1e-9).all()
+
+
+def test_axes_of_a_joint_are_orthonormal() -> None:
+    frames = joint_frames()
+    unit = np.broadcast_to(np.eye(3), frames.shape)
+    np.testing.assert_allclose(frames @ frames.swapaxes(-1, -2), unit, atol=1e-12)
+
+
+def test_bent_knuckles_turn_sideways_less() -> None:
+    turns = _turns(_hands(2000))[:, :4, 0]
+    bent = turns[..., 2] > 80.0
+    assert np.abs(turns[..., 1][bent]).max() <= 28.0 * 0.4
+    assert np.abs(turns[..., 1][turns[..., 2] < 20.0]).max() > 20.0
+
+
+def test_end_joints_follow_the_middle_joints() -> None:
+    middle, end = np.moveaxis(_turns(_hands(2000))[:, :4, 1:, 2], -1, 0)
+    assert np.corrcoef(middle.ravel(), end.ravel())[0, 1] > 0.7
+    low, high = _NO_CONTACTS.end_play
+    away = end - _NO_CONTACTS.end_ratio * middle
+    # The middle joint may be clipped at -5 and 112 degrees, the end joint at -18 and 85, after.
+    assert (away[(middle < 110) & (middle > -4) & (end > -17)] >= low - 1e-6).all()
+    assert (away[middle > -4] <= high + 1e-6).all()
+
+
+def test_fingers_of_generated_hands_do_not_pass_through_each_other() -> None:
+    config = HandGeneratorConfig()
+    assert penetration_mm(_hands(40, config)).max() <= config.overlap_limit
 
 
 def test_hands_are_reproducible() -> None:
