@@ -3,6 +3,7 @@
 A recipe makes one step at a time; the loop, files and resuming are those of training.baselines.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +167,7 @@ class _Gradient:
     def _descend(self, name: str, loss: Tensor, step: int) -> None:
         optimizer = self._optimizers[name]
         for group in optimizer.param_groups:
-            share = 0.5 * (1 + np.cos(np.pi * step / self.config.steps))
+            share = 0.5 * (1 + math.cos(math.pi * step / self.config.steps))
             group['lr'] = self.config.learning_rate * share
         optimizer.zero_grad()
         loss.backward()
@@ -203,8 +204,8 @@ class VaeRecipe(_Gradient):
         latent = mean + std * torch.randn(mean.shape, generator=generator)
         rotmat, extra = self.network.decode_parts(latent, condition)
         true_rotmat, true_extra = self._truth(pose)
-        points, joints = self.points(rotmat)
-        true_points, true_joints = self.points(true_rotmat)
+        both = self.points(torch.cat([rotmat, true_rotmat]))
+        (points, true_points), (joints, true_joints) = (x.chunk(2) for x in both)
         terms = self.terms
         losses = {
             'kl': terms.kl * normal_divergence(mean, std).mean(),
@@ -502,7 +503,7 @@ def _rotations_of(part: str, dim: int) -> tuple[int, int]:
 def geodesic_angle(a: Tensor, b: Tensor) -> Tensor:
     """Angle (...) between rotation matrices (..., 3, 3), rad, with a bounded gradient."""
     cosine = ((a * b).sum(dim=(-2, -1)) - 1) / 2
-    return torch.acos(cosine.clamp(-1 + 1e-7, 1 - 1e-7))
+    return torch.acos(cosine.clamp(-1 + 1e-6, 1 - 1e-6))
 
 
 def normal_divergence(mean: Tensor, std: Tensor) -> Tensor:

@@ -47,6 +47,7 @@ class Gmm(nn.Module):
         self.register_buffer('mix', torch.full((config.components,), 1 / config.components))
         self.register_buffer('precisions', self.covars.clone(), persistent=False)
         self.register_buffer('offsets', torch.zeros(config.components), persistent=False)
+        self._derive()
 
     @staticmethod
     def from_arrays(means: np.ndarray, covars: np.ndarray, weights: np.ndarray) -> 'Gmm':
@@ -62,8 +63,13 @@ class Gmm(nn.Module):
         return gmm
 
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load and derive what the cost needs, in float64."""
+        """Load, and derive what the cost needs."""
         result = super().load_state_dict(state_dict, *args, **kwargs)
+        self._derive()
+        return result
+
+    def _derive(self) -> None:
+        """Precisions and constants, in float64."""
         covars = self.covars.double()
         half_log_det = 0.5 * torch.linalg.slogdet(covars).logabsdet
         offsets = (
@@ -73,7 +79,6 @@ class Gmm(nn.Module):
         )
         self.precisions.copy_(torch.linalg.inv(covars))
         self.offsets.copy_(-offsets)
-        return result
 
     def negative_log_likelihood(self, pose: Tensor) -> Tensor:
         """(B, D) raw -> (B,) cost of the nearest component (SMPLify's constant included)."""

@@ -5,8 +5,6 @@ licence, source commit and figures, like the files of our own priors. Published 
 without executing anything that is in them.
 """
 
-import dataclasses
-import json
 import pickle
 import zipfile
 from dataclasses import dataclass, field
@@ -16,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from dposer_core.errors import CheckpointError
-from dposer_core.prior.checkpoint import WEIGHTS_DIR, _hash, _write
+from dposer_core.prior.checkpoint import WEIGHTS_DIR, read_tensors, write_tensors
 from dposer_core.prior.torch_file import read_torch_file
 
 BASELINE_DIR = WEIGHTS_DIR / 'baselines'
 _FORMAT = 'dposer-baseline-1'
-_METADATA_KEY = 'dposer'
+_HEADER = ('method', 'part', 'config', 'licence', 'source_commit', 'notes')
 
 
 @dataclass(frozen=True)
@@ -58,19 +56,12 @@ def save_file(path: str | Path, baseline: BaselineFile, half: bool = True) -> st
     Returns:
         The sha256 of the stored tensors.
     """
-    from safetensors.numpy import save
-
-    tensors = {}
-    for key, value in baseline.weights.items():
-        dtype = np.float16 if half and value.ndim > 1 else np.float32
-        tensors[key] = np.ascontiguousarray(value, dtype=dtype)
-        if not np.isfinite(tensors[key]).all():
-            raise CheckpointError(f'{key} is not finite as {dtype.__name__}; use half=False')
-    header = dataclasses.asdict(dataclasses.replace(baseline, weights={}, sha256=_hash(tensors)))
-    del header['weights']
-    header['format'] = _FORMAT
-    _write(path, save(tensors, metadata={_METADATA_KEY: json.dumps(header)}))
-    return header['sha256']
+    tensors = {
+        key: np.ascontiguousarray(value, dtype=np.float16 if half and value.ndim > 1 else None)
+        for key, value in baseline.weights.items()
+    }
+    header = {key: getattr(baseline, key) for key in _HEADER}
+    return write_tensors(path, {'format': _FORMAT, **header}, tensors)
 
 
 def load_file(path: str | Path, method: str = '', part: str = '') -> BaselineFile:
@@ -84,29 +75,12 @@ def load_file(path: str | Path, method: str = '', part: str = '') -> BaselineFil
     Raises:
         CheckpointError: missing, truncated or altered file, or of another method or part.
     """
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f'{path} not found; give a .safetensors file of a baseline')
-    try:
-        with safe_open(path, framework='np') as file:
-            text = (file.metadata() or {}).get(_METADATA_KEY, '')
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        header = json.loads(text)
-        if header.pop('format') != _FORMAT:
-            raise ValueError('another format')
-        baseline = BaselineFile(weights=tensors, **header)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f'{path} ({path.stat().st_size} bytes) is not a {_FORMAT} file: {error}. Get it again'
-        ) from error
-    found = _hash(tensors)
-    if found != baseline.sha256:
-        raise CheckpointError(
-            f'{path}: sha256 of the tensors is {found[:12]}, the header says '
-            f'{baseline.sha256[:12]}; the file was altered, get it again'
-        )
+    header, tensors = read_tensors(path, _FORMAT, _HEADER)
+    baseline = BaselineFile(
+        **{key: header[key] for key in _HEADER},
+        weights={key: value.astype(np.float32) for key, value in tensors.items()},
+        sha256=header['sha256'],
+    )
     for what, wanted, stored in (
         ('method', method, baseline.method),
         ('part', part, baseline.part),
@@ -115,8 +89,7 @@ def load_file(path: str | Path, method: str = '', part: str = '') -> BaselineFil
             raise CheckpointError(
                 f"{path} holds the {what} '{stored}', expected '{wanted}'; give another file"
             )
-    weights = {key: value.astype(np.float32) for key, value in tensors.items()}
-    return dataclasses.replace(baseline, weights=weights)
+    return baseline
 
 
 def read_published(path: str | Path) -> dict[str, np.ndarray]:
@@ -153,7 +126,7 @@ def _read_legacy(path: Path) -> Any:
     except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f'{path} ({path.stat().st_size} bytes) is not a readable torch file: '
-            f'{str(error).splitlines()[0]}. Download it again'
+            f'{type(error).__name__} {str(error).partition(chr(10))[0]}. Download it again'
         ) from error
     return _as_numpy(content)
 
