@@ -1,23 +1,21 @@
 """What a finished run leaves behind: a checkpoint with its origin."""
 
 import dataclasses
-import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from torch import nn
 
 from dposer_core.errors import CheckpointError
 from dposer_core.prior.checkpoint import PriorCheckpoint, save_checkpoint
+from dposer_core.prior.compose import Correction, load_correction, save_correction
 from dposer_core.prior.network import TimeFC, WholeBody
 from training.networks import wholebody_network
 from training.sources import Source, base_parts
 from training.train_config import WHOLE_BODY, TrainConfig
-
-CORRECTION_FORMAT = 'dposer-correction-1'
 
 
 def checkpoint_of(
@@ -68,65 +66,51 @@ def write_result(
     figures: Mapping[str, Any],
     folder: Path,
 ) -> Path:
-    """Write the checkpoint of a finished run; returns its path."""
+    """Write the result of a finished run in 32 bits; what is shipped may be rounded (publish)."""
     path = folder / f'{config.part}.safetensors'
     if config.part == WHOLE_BODY:
-        save_correction(path, config, network, figures)
+        save_correction(path, correction_of(config, network, figures), half=False)
     else:
-        save_checkpoint(path, checkpoint_of(config, network, source, figures))
+        save_checkpoint(path, checkpoint_of(config, network, source, figures), half=False)
     return path
 
 
-def save_correction(
-    path: Path, config: TrainConfig, network: WholeBody, figures: Mapping[str, Any]
-) -> None:
-    """Write what a whole-body run has trained; the frozen part networks stay in their own files.
-
-    A .safetensors file of 16-bit tensors under the keys of PROTOCOLS 1.3, with a JSON text under
-    'dposer' that names the sha256 of the parts it belongs to.
-    """
-    from safetensors.numpy import save_file
-
+def correction_of(
+    config: TrainConfig, network: WholeBody, figures: Mapping[str, Any]
+) -> Correction:
+    """What a whole-body run has trained; the frozen part networks stay in their own files."""
     tensors = {
-        name: np.ascontiguousarray(value.detach().cpu().numpy(), dtype=np.float16)
+        name: value.detach().cpu().numpy()
         for name, value in network.state_dict().items()
         if name.startswith(('mask_fc.', 'output_linear.')) and not name.endswith('sigmas')
     }
-    header = {
-        'format': CORRECTION_FORMAT,
-        'model': 'mixed' if config.mixed.random_masks else 'fused',
-        'config': dataclasses.asdict(network.mask_fc.config),
-        'parts': {part.part: part.sha256 for part in base_parts(config.base)},
-        'licence': config.licence,
-        'source_commit': source_commit(),
-        'notes': run_notes(config, figures),
-    }
-    partial = path.with_name(f'.{path.name}.partial')
-    save_file(tensors, partial, metadata={'dposer': json.dumps(header)})
-    partial.replace(path)
+    return Correction(
+        model='mixed' if config.mixed.random_masks else 'fused',
+        config=network.mask_fc.config,
+        weights=tensors,
+        parts=_part_hashes(config),
+        licence=config.licence,
+        source_commit=source_commit(),
+        notes=run_notes(config, figures),
+    )
 
 
-def load_correction(path: Path, config: TrainConfig) -> WholeBody:
+def load_whole_body(path: Path, config: TrainConfig) -> WholeBody:
     """The network of a finished whole-body run, in eval mode.
 
     Raises:
         CheckpointError: not such a file, or its part networks are not those of `config.base`.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework='pt') as file:
-            header = json.loads((file.metadata() or {}).get('dposer', '{}'))
-            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f'{path} cannot be read: {error}') from error
-    if header.get('format') != CORRECTION_FORMAT:
-        raise CheckpointError(f'{path} is not the result of a whole-body run')
-    parts = {part.part: part.sha256 for part in base_parts(config.base)}
-    if header['parts'] != parts:
+    correction = load_correction(path)
+    if correction.parts != _part_hashes(config):
         raise CheckpointError(
             f'{path} was trained over other part networks; give the files it names as `base`'
         )
     network = wholebody_network(config)
+    tensors = {name: torch.from_numpy(value) for name, value in correction.weights.items()}
     network.load_state_dict(tensors, strict=False)
     return network.eval()
+
+
+def _part_hashes(config: TrainConfig) -> dict[str, str]:
+    return {part.part: part.sha256 for part in base_parts(config.base)}

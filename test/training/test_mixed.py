@@ -14,7 +14,7 @@ from dposer_core.prior.checkpoint import load_checkpoint, save_checkpoint
 from dposer_core.prior.normalizer import Normalizer, wholebody_normalizer
 from training.losses import LossConfig
 from training.mixed import MixedConfig, PartDropout, SetConfig, WholeBodySource, part_masks
-from training.result import load_correction, write_result
+from training.result import load_whole_body, write_result
 from training.run_folder import RunFolder
 from training.settings import read_settings
 from training.sources import CHECKOUT, draw_step, open_source
@@ -149,7 +149,7 @@ def test_whole_body_run_trains_the_correction_alone(packed, tmp_path, name):
     folder = RunFolder(tmp_path / 'run')
     folder.path.mkdir()
     network, figures = train(config, source, folder)
-    fresh = load_correction(write_result(config, network, source, figures, folder.path), config)
+    fresh = load_whole_body(write_result(config, network, source, figures, folder.path), config)
     assert all(not p.requires_grad for p in network.base_model.parameters())
     for key, value in network.base_model.state_dict().items():
         assert torch.equal(value, fresh.base_model.state_dict()[key])
@@ -185,7 +185,7 @@ def test_correction_over_other_parts_is_refused(packed, tmp_path):
     save_checkpoint(tmp_path / 'hand.safetensors', other)
     base = dataclasses.replace(config.base, hand=str(tmp_path / 'hand.safetensors'))
     with pytest.raises(CheckpointError, match='trained over other part networks'):
-        load_correction(path, dataclasses.replace(config, base=base))
+        load_whole_body(path, dataclasses.replace(config, base=base))
 
 
 SHIPPED = ('body', 'hand', 'face', 'fused', 'mixed')
