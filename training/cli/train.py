@@ -42,12 +42,15 @@ def train(
     devices: int = typer.Option(None, min=1, help='Processes on this machine.'),
     num_nodes: int = typer.Option(None, min=1, help='Machines (start the command on each).'),
     precision: str = typer.Option(None, help='32, tf32, bf16 or 16.'),
+    threads: int = typer.Option(None, min=1, help='Threads of torch on the CPU.'),
     profile: bool = typer.Option(False, help="Also measure the share of the device's peak."),
 ) -> None:
     """Train a prior, or go on with a run that was stopped."""
     if (config is None) == (resume is None):
         raise ConfigError('give either a YAML file, or --resume with the folder of a run')
-    overrides = dict(steps=steps, devices=devices, num_nodes=num_nodes, precision=precision)
+    overrides = dict(
+        steps=steps, devices=devices, num_nodes=num_nodes, precision=precision, threads=threads
+    )
     given = {key: value for key, value in overrides.items() if value is not None}
     if resume is not None:
         if out is not None or variant:
