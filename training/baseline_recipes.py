@@ -98,6 +98,7 @@ class Recipe(Protocol):
     """One method's training."""
 
     network: Any
+    data: PoseData
 
     def step(self, step: int, generator: torch.Generator) -> dict[str, float]:
         """Make one step; returns its losses."""

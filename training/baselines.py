@@ -27,7 +27,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from dposer_core.baselines.store import BaselineFile, save_file, shipped_path
+from dposer_core.baselines import build
+from dposer_core.baselines.store import BaselineFile, as_stored, save_file, shipped_path
 from dposer_core.errors import ConfigError, DPoserError
 from training.baseline_data import PairConfig, PoseData
 from training.baseline_recipes import (
@@ -119,11 +120,14 @@ def publish(config: BaselineConfig, recipe: Recipe, figures: dict, path: Path) -
         if name != 'pairs' or config.method in ('posendf', 'nrdf'):
             run[name] = dataclasses.asdict(getattr(config, name))
     weights = {key: value.numpy() for key, value in network.state_dict().items()}
+    weights = {k: v for k, v in weights.items() if not k.endswith('num_batches_tracked')}
+    sizes = dataclasses.asdict(network.config)
+    figures = figures | {'cost_change_by_storing': storing_error(config, network, weights, recipe)}
     baseline = BaselineFile(
         method=config.method,
         part=config.part,
-        config=dataclasses.asdict(network.config),
-        weights={k: v for k, v in weights.items() if not k.endswith('num_batches_tracked')},
+        config=sizes,
+        weights=weights,
         licence=config.licence,
         source_commit=source_commit(),
         notes={'run': run, 'figures': figures, 'remark': config.remark},
@@ -134,6 +138,18 @@ def publish(config: BaselineConfig, recipe: Recipe, figures: dict, path: Path) -
     partial.write_text(card_of(network.name, baseline, sha256, path))
     partial.replace(card)
     return sha256
+
+
+@torch.no_grad()
+def storing_error(
+    config: BaselineConfig, network: Any, weights: dict[str, np.ndarray], recipe: Recipe
+) -> float:
+    """Relative change of the cost of held-out poses by the type that weights are stored in."""
+    stored = as_stored(weights, config.half)
+    file = BaselineFile(config.method, config.part, dataclasses.asdict(network.config), stored)
+    rows = recipe.data.heldout[:1000]
+    before, after = network.loss(rows), build(file).eval().loss(rows)
+    return float((after - before).abs() / before.abs())
 
 
 _DATA = {

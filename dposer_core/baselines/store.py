@@ -7,6 +7,7 @@ without executing anything that is in them.
 
 import pickle
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,12 +57,17 @@ def save_file(path: str | Path, baseline: BaselineFile, half: bool = True) -> st
     Returns:
         The sha256 of the stored tensors.
     """
-    tensors = {
-        key: np.ascontiguousarray(value, dtype=np.float16 if half and value.ndim > 1 else None)
-        for key, value in baseline.weights.items()
-    }
+    tensors = as_stored(baseline.weights, half)
     header = {key: getattr(baseline, key) for key in _HEADER}
     return write_tensors(path, {'format': _FORMAT, **header}, tensors)
+
+
+def as_stored(weights: Mapping[str, np.ndarray], half: bool) -> dict[str, np.ndarray]:
+    """`weights` in the types of a file."""
+    return {
+        key: np.ascontiguousarray(value, np.float16 if half and value.ndim > 1 else np.float32)
+        for key, value in weights.items()
+    }
 
 
 def load_file(path: str | Path, method: str = '', part: str = '') -> BaselineFile:
