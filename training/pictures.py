@@ -16,7 +16,7 @@ from dposer_core.render import BACKGROUND, Mesh, draw_mesh, draw_text, hand_join
 
 _SKIN = (150.0, 175.0, 215.0)  # BGR
 _DISTANCE = 1.0  # of the camera, metres
-_HAND_EXTENT = 0.215  # metres that a picture of a hand shows
+_HAND_EXTENT = 0.235  # metres that a picture of a hand shows
 _FACE_EXTENT = 0.27
 # Rows: the camera's x (right), y (down) and z (forward) in SMPL-X axes. The flat right hand points
 # to -x with the palm down and the thumb towards +z.

@@ -1,6 +1,7 @@
 """Puts finished checkpoints into `dposer_core/weights/` and writes their model cards.
 
-    python -m training.publish --extra-body POSES.npz
+    python -m training.publish body --extra-body POSES.npz
+    python -m training.publish hand --extra-hand HANDS.npz ...
 
 What a card says of figures is measured here and now; what it says of data is in `_TEXTS`.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dposer_core.prior.architecture import TimeFCConfig
 from dposer_core.prior.checkpoint import (
     WEIGHTS_DIR,
     PriorCheckpoint,
@@ -19,7 +21,9 @@ from dposer_core.prior.checkpoint import (
     save_checkpoint,
 )
 from dposer_core.prior.compose import save_composition
+from training.data.archives import HELD_OUT, TRAINING_SOURCES
 from training.evaluate import measure
+from training.evaluate_hands import measure as measure_hands
 from training.pack import PACKED
 
 PARTS = ('body', 'hand', 'face')
@@ -36,6 +40,13 @@ _RANGE = """\
 _SYNTHETIC_FIGURES = """`fresh synthetic` are new
 draws of the generator, widened as in training: the figures say that the network learned the
 generator, not that real ones are like it."""
+_HAND_FIGURES = """`mm`: mean distance of the 15
+joints and 5 tips with the wrist fixed, on the open body's right hand
+(`python -m training.evaluate_hands`); `gaussian` and `widened_gaussian`: of the training poses as
+they are and widened; `gain_percent`: on the better of the two. `toy_*` are hands of the paper's
+example files (MANO fits, research-only): measured on, never trained on or tuned to. `held out
+poses` and `other hand` are real snapshots, from a run with the same settings that saw neither 14
+of the 55 poses nor any snapshot of the left hand (`--leave-out`)."""
 _TEXTS = {
     'body': {
         'title': 'Body prior (21 joints, 63 values)',
@@ -70,17 +81,31 @@ tell these. Then mirrored, near duplicates dropped, and long clips capped to the
     },
     'hand': {
         'title': 'Hand prior (right hand, 15 joints, 45 values, relative to the flat hand)',
-        'figures': _SYNTHETIC_FIGURES,
+        'figures': _HAND_FIGURES,
         'data': """\
-Synthetic: {hand} poses drawn between, around and beyond 110 snapshots of real hands (55 of each
+Synthetic: {hand} poses drawn near, between and beyond 110 snapshots of real hands (55 of each
 hand, mirrored to right hands; rest, flat, pinch, grab, finger spelling, counting) of the Handy
 project (MIT, (c) 2020-2021 Stewart Smith). The snapshots are joint positions; bone directions were
-turned into rotations with zero twist. Fingers are interpolated together or singly, swapped between
-poses, curled, spread and kept within joint limits; 30 % of the anchors are relaxed, half-curled
-hands (`training/hands.py` holds every parameter).""",
+turned into rotations with zero twist. `training/hands.py` holds every parameter and the sources of
+the anatomy:
+
+- Fingers go from snapshot to snapshot together or singly, or curl evenly as in a grasp. Each
+  joint turns about its hinge within its range. A finger drags its neighbours along, the end joint
+  follows the middle one (two thirds), and a bent knuckle hardly turns sideways.
+- Fingers that pass through each other or the palm are moved apart until they touch; where that
+  fails the hand is drawn anew.
+
+The network learned the posterior mean of a Gaussian mixture over these hands (400 clusters, each
+at five strengths of noise; `training/mixture.py`) instead of the noise itself.
+
+Convention: every rotation is relative to the flat hand (`flat_hand_mean=True` of SMPL-X and MANO).
+Poses relative to the MANO mean (`flat_hand_mean=False`; EgoBody, ReInterHand) need that mean added
+first: `pose + hands_mean` of the model file. Left hands are mirrored: y and z of every axis-angle
+negated.""",
         'limits': """\
-- No recorded hand motion: how often a pose occurs, and what goes with which, is assumed.
-- Hands that hold objects are represented by `grab` and `pinch` snapshots only.
+- No recorded hand motion: how often a pose occurs, and what goes with which, is assumed. Every
+  snapshot is of one person.
+- Hands that hold objects are represented by `grab`, `pinch` and even curls only.
 - Both hands use this network; there is no coupling between hands or with the arms.""",
     },
     'face': {
@@ -116,10 +141,13 @@ def card(checkpoint: PriorCheckpoint, size: int, seconds: float, report: dict, r
     run, config = checkpoint.notes['run'], checkpoint.config
     sources = _table(
         ['archive', 'clips', 'frames at 30 fps', 'poses kept of 5 conversions'],
-        [[name, c['clips'], c['frames'], c['kept']] for name, c in report['sources'].items()],
+        [
+            [name, *(report['sources'][name][key] for key in ('clips', 'frames', 'kept'))]
+            for name in TRAINING_SOURCES
+        ],
     )
     counts = {name: f'{shape[0]:,}' for name, shape in report['arrays'].items()}
-    leaks = ', '.join(report['left_out_as_held_out']) or 'none'
+    leaks = ', '.join(report['left_out'][HELD_OUT]) or 'none'
     cmu = textwrap.fill(_CMU, 99)
     data = text['data'].format(sources=sources, leaks=leaks, cmu=cmu, **counts)
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -141,7 +169,7 @@ Noise predictor of the DPoser papers (sub-VP diffusion), trained from scratch by
 | | |
 |---|---|
 | network | TimeFC, hidden {config.hidden}, embedding {config.embed}, {config.blocks} blocks; \
-output divided by sigma: {'yes' if config.scale_by_sigma else 'no'} |
+{_output(config)} |
 | file | {size / 1024:.0f} KiB, 16-bit weights, sha256 of the tensors `{checkpoint.sha256[:16]}` |
 | run | `training/configs/{checkpoint.part}.yaml`, seed {run['seed']}, \
 {checkpoint.notes['steps']} of {run['steps']} steps of {run['batch']} samples{start} |
@@ -162,9 +190,15 @@ and covariance of the same widened training data (`python -m training.evaluate`;
 
 ## Limits
 
-{_RANGE}
+{text.get('range', _RANGE)}
 {text['limits']}
 """
+
+
+def _output(config: TimeFCConfig) -> str:
+    if config.gaussian_skip:
+        return 'corrects the posterior of a Gaussian'
+    return f'output divided by sigma: {"yes" if config.scale_by_sigma else "no"}'
 
 
 def _table(columns: list[str], rows: list[list]) -> str:
@@ -172,17 +206,24 @@ def _table(columns: list[str], rows: list[list]) -> str:
     return '\n'.join('| ' + ' | '.join(str(cell) for cell in line) + ' |' for line in lines)
 
 
-def publish(runs: Path, data: Path, extra: dict[str, Path | None], parts: list[str]) -> None:
-    """Copy `parts` from `runs`, measure them, write cards and the whole-body composition."""
+def publish(runs: Path, data: Path, extra: dict[str, list[Path]], parts: list[str]) -> None:
+    """Copy `parts` from `runs`, measure them, write cards and the whole-body composition.
+
+    Args:
+        runs: folder of run folders, each named for its part.
+        data: file of training.pack that they were trained on.
+        extra: part -> .npz files of another origin to measure on.
+        parts: what to publish.
+    """
     with np.load(data) as packed:
         report = json.loads(str(packed['report']))
     for part in parts:
-        checkpoint = load_checkpoint(runs / f'{part}.safetensors', part=part)
+        checkpoint = load_checkpoint(runs / part / f'{part}.safetensors', part=part)
         seconds = checkpoint.notes['seconds']
         target = WEIGHTS_DIR / f'{part}.safetensors'
         save_checkpoint(target, checkpoint)
         checkpoint = load_checkpoint(target)
-        rows = measure(checkpoint, data, extra.get(part))
+        rows = _figures(checkpoint, runs, data, extra.get(part, []))
         text = card(checkpoint, target.stat().st_size, seconds, report, rows)
         (WEIGHTS_DIR / f'{part}.md').write_text(text)
     files = [WEIGHTS_DIR / f'{part}.safetensors' for part in PARTS]
@@ -190,15 +231,28 @@ def publish(runs: Path, data: Path, extra: dict[str, Path | None], parts: list[s
     save_composition(WEIGHTS_DIR / 'wholebody.json', *files)
 
 
+def _figures(checkpoint: PriorCheckpoint, runs: Path, data: Path, extra: list[Path]) -> list[dict]:
+    """What the card of a part tells."""
+    if checkpoint.part != 'hand':
+        return measure(checkpoint, data, extra[0] if extra else None)
+    rows = measure_hands(checkpoint, data, extra)
+    left_out = runs / 'hand_left_out' / 'hand.safetensors'
+    if left_out.is_file():
+        rows += measure_hands(load_checkpoint(left_out), data.parent / 'hands_left_out.npz')
+    return rows
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('parts', nargs='*', default=list(PARTS), help='body, hand, face')
     parser.add_argument('--data', type=Path, default=PACKED, help='file of training.pack')
-    parser.add_argument('--extra-body', type=Path, help='.npz with pose_samples (N, 63)')
+    parser.add_argument('--extra-body', type=Path, nargs='*', default=[], help='bodies (.npz)')
+    parser.add_argument('--extra-hand', type=Path, nargs='*', default=[], help='hands (.npz)')
     arguments = parser.parse_args()
     runs = arguments.data.parent / 'runs'
-    publish(runs, arguments.data, {'body': arguments.extra_body}, arguments.parts)
+    extra = {'body': arguments.extra_body, 'hand': arguments.extra_hand}
+    publish(runs, arguments.data, extra, arguments.parts)
 
 
 if __name__ == '__main__':
