@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -182,10 +183,10 @@ def card_of(name: str, baseline: BaselineFile, sha256: str, path: Path) -> str:
     steps, seconds = figures.pop('steps'), figures.pop('seconds')
     count = sum(value.size for value in baseline.weights.values())
     rows = '\n'.join(f'| {key} | {value:.4g} |' for key, value in figures.items())
-    remark = f'\n{baseline.notes["remark"]}\n' if notes['remark'] else ''
+    remark = f'\n{textwrap.fill(notes["remark"], 99)}\n' if notes['remark'] else ''
     return f"""# {name}, {baseline.part}
 
-{baseline.licence}
+{textwrap.fill(baseline.licence, 99)}
 
 | | |
 |---|---|
@@ -236,10 +237,10 @@ def run(path: Path, data: Path = PACKED, out: Path | None = None, ship: bool = F
     torch.set_num_threads(config.threads)
     home = data.parent / 'runs' / 'baselines'
     folder = RunFolder(out or home / path.stem)
-    settings = {'config': json.loads(json.dumps(dataclasses.asdict(config)))}
+    settings = json.loads(json.dumps(dataclasses.asdict(config)))
     if not folder.settings_file.exists():
-        folder.create(settings)
-    elif folder.settings() != settings:
+        folder.create({'config': settings})
+    elif _without_texts(folder.settings()['config']) != _without_texts(settings):
         raise ConfigError(
             f'{folder.path} holds a run with other settings; delete it or give another --out'
         )
@@ -263,6 +264,11 @@ def run(path: Path, data: Path = PACKED, out: Path | None = None, ship: bool = F
         files.append(shipped_path(config.method, config.part))
     hashes = [publish(config, recipe, figures, file) for file in files]
     return {'file': str(files[-1]), 'sha256': hashes[-1], **figures}
+
+
+def _without_texts(settings: dict[str, Any]) -> dict[str, Any]:
+    """What a run's result depends on; texts of the card may be improved afterwards."""
+    return {key: value for key, value in settings.items() if key not in ('licence', 'remark')}
 
 
 if __name__ == '__main__':
