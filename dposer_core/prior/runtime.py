@@ -187,7 +187,7 @@ def load_prior(
         CheckpointError: no such prior, a damaged or unfit file.
         ConfigError: the back end is unknown, not installed, or fails its self-check.
     """
-    path = _resolve(name_or_path)
+    path = prior_path(name_or_path)
     if backend != 'auto':
         if backend not in AUTO_ORDER:
             raise ConfigError(
@@ -226,7 +226,8 @@ def _fitting(path: Path, part: PriorCheckpoint, num_expression: int | None) -> P
     return part
 
 
-def _resolve(name_or_path: str | Path) -> Path:
+def prior_path(name_or_path: str | Path) -> Path:
+    """File of a prior: shipped, imported (`user_weights_dir`), or the path itself."""
     path = Path(name_or_path)
     if path.suffix in ('.json', '.safetensors'):
         if not path.is_file():
