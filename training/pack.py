@@ -61,12 +61,13 @@ def pack(root: Path, path: Path, config: PackConfig) -> dict:
     """
     tests = _test_sets(root)
     trees = {name: cKDTree(bodies[:, _NO_WRISTS]) for name, bodies in tests.items()}
-    report: dict = {'sources': {}, 'left_out': {name: [] for name in tests}}
+    report: dict = {'sources': {}, 'skipped': {}, 'left_out': {name: [] for name in tests}}
     arrays: dict[str, np.ndarray] = {'test_names': np.array(list(tests))}
     rng = np.random.default_rng(config.seed)
     for source in SOURCES:
         rows: list[_Rows] = []
-        clips = [m for m in read_clips(source, root) if m.subject not in HELD_OUT_SUBJECTS]
+        found = read_clips(source, root, report['skipped'])
+        clips = [motion for motion in found if motion.subject not in HELD_OUT_SUBJECTS]
         for clip in track(clips, f'{source} clips'):
             default = retarget(clip)
             repeats = {name: _repeats(default, tree, config) for name, tree in trees.items()}
