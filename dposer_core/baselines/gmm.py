@@ -91,6 +91,10 @@ class Gmm(nn.Module):
         """(B, D) raw -> scalar, mean of the poses' costs."""
         return self.negative_log_likelihood(pose).mean()
 
+    def mean_pose(self) -> Tensor:
+        """(D,) raw, mean of the mixture."""
+        return self.mix @ self.means
+
     def log_density(self, pose: Tensor) -> Tensor:
         """(B, D) raw, D as trained -> (B,) true log density of the mixture, nats."""
         mixture = torch.distributions.MixtureSameFamily(

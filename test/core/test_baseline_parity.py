@@ -94,5 +94,6 @@ def test_gmm_and_l2_reproduce_costs():
     data = golden('gmm')
     mixture = gmm.load_smplify(PARITY / 'gmm_synth' / 'gmm_04.pkl')
     check(mixture.means, data['mix_means'])
+    check(mixture.mean_pose()[None], data['mean'])
     check(mixture.negative_log_likelihood(data['pose'])[:, None], data['nll'][:, None])
     check(L2().loss(data['pose'])[None, None], data['l2prior'][None, None])
