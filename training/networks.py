@@ -1,12 +1,15 @@
 """The networks that runs start with."""
 
 import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from dposer_core.prior.architecture import TimeFCConfig
-from dposer_core.prior.checkpoint import load_checkpoint
+from dposer_core.prior.checkpoint import PriorCheckpoint, load_checkpoint
+from dposer_core.prior.compose import load_composition
 from dposer_core.prior.network import (
     Combiner,
     TimeFC,
@@ -39,14 +42,30 @@ def build_network(config: TrainConfig, source: Source) -> nn.Module:
 def wholebody_network(config: TrainConfig) -> WholeBody:
     """An untrained correction over the frozen part networks; its output is zero."""
     dropout = config.network.get('dropout', TimeFCConfig.dropout)
-    parts = [
-        from_weights(part.weights, dropout=dropout, scale_by_sigma=part.config.scale_by_sigma)
-        for part in base_parts(config.base)
-    ]
-    base = Combiner(*parts)
+    base = _side_by_side(base_parts(config.base), dropout)
     sizes = correction_config(base)
     own = {'hidden': sizes.hidden, 'embed': sizes.embed, **config.network}
-    correction = dataclasses.replace(
-        dataclasses.replace(config, network=own).network_config(sizes.dim), out_dim=sizes.out_dim
+    correction = dataclasses.replace(config, network=own).network_config(sizes.dim)
+    return WholeBody(base, dataclasses.replace(correction, out_dim=sizes.out_dim))
+
+
+def load_wholebody(path: Path) -> Combiner | WholeBody:
+    """The network of a composition file, in eval mode."""
+    composition = load_composition(path)
+    base = _side_by_side(composition.parts(), dropout=0.0)
+    correction = composition.correction()
+    if correction is None:
+        return base.eval()
+    network = WholeBody(base, correction.config)
+    tensors = {key: torch.from_numpy(value) for key, value in correction.weights.items()}
+    network.load_state_dict(tensors, strict=False)  # all but the base and the constant `sigmas`
+    return network.eval()
+
+
+def _side_by_side(parts: Iterable[PriorCheckpoint], dropout: float) -> Combiner:
+    return Combiner(
+        *(
+            from_weights(part.weights, dropout=dropout, scale_by_sigma=part.config.scale_by_sigma)
+            for part in parts
+        )
     )
-    return WholeBody(base, correction)
