@@ -118,6 +118,9 @@ the jaw together, with blinks and 25 % faces near rest (`training/faces.py`)."""
         'limits': """\
 - No recorded face went into it. It keeps jaw and expression within what faces do; it knows nothing
   about how often they do it.
+- No prior of the shape of a face: the open body's ten shape coefficients move the whole body and
+  none of them the face alone, and scans of faces in FLAME's shape space may not be shipped on. Who
+  has them trains that network (100 values) with `training/configs/paper`.
 - The coefficients are those of the open body. For the expression space of a licensed SMPL-X file
   use a prior trained for it.""",
     },

@@ -1,12 +1,19 @@
 """The measuring stick of the hand prior, and what the shipped one must pass on it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from dposer_core import skeleton
 from dposer_core.body_model import load_body
 from dposer_core.errors import MediaError
+from dposer_core.prior.checkpoint import WEIGHTS_DIR, load_checkpoint
+from dposer_core.prior.sde import SubVP
+from training.evaluate import denoise_network
 from training.evaluate_hands import HandSkeleton, read_hands
+
+_HANDS = Path(__file__).parents[1] / 'fixtures' / 'fingers_and_faces.npz'
 
 
 @pytest.fixture(scope='module')
@@ -46,3 +53,15 @@ def test_file_without_hands_is_named(tmp_path) -> None:
     np.savez(tmp_path / 'feet.npz', toes=np.zeros(3))
     with pytest.raises(MediaError, match=r'feet\.npz: no hands; expected one of the arrays'):
         read_hands(tmp_path / 'feet.npz')
+
+
+@pytest.mark.parametrize('t', [0.15, 0.2, 0.3])
+def test_shipped_prior_cleans_hands(hand: HandSkeleton, t: float) -> None:
+    checkpoint = load_checkpoint(WEIGHTS_DIR / 'hand.safetensors', part='hand')
+    with np.load(_HANDS) as file:
+        raw = file['hands'] * 1e-3
+    x_0 = checkpoint.normalizer.normalize(raw)
+    x_t = SubVP().add_noise(x_0, t, np.random.default_rng(0).normal(size=x_0.shape))
+    back = checkpoint.normalizer.denormalize(denoise_network(checkpoint, x_t, t))
+    noisy = checkpoint.normalizer.denormalize(x_t / SubVP().alpha(t))
+    assert hand.error_mm(back, raw) < 0.95 * hand.error_mm(noisy, raw)
