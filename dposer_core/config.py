@@ -31,6 +31,28 @@ def param(
 class InputConfig:
     """What arrives and what is refused."""
 
+    type: str = param(
+        'auto',
+        'what comes on `keypoints`; auto: what is published there',
+        choices=(
+            'auto',
+            'keypoint_frame',
+            'yolo',
+            'yolo_3d',
+            'hri',
+            'zed',
+            'openpose',
+            'jsk',
+            'azure_kinect',
+            'named_poses',
+            'multiarray',
+            'json',
+        ),
+    )
+    layout: str = param(
+        '', 'order of points of multiarray and json input; empty: from their number'
+    )
+    frame_id: str = param('', 'frame of messages without a header (multiarray, json)')
     confidence_threshold: float = param(
         0.3, 'points below this confidence count as absent', low=0.0, high=1.0, live=True
     )

@@ -61,7 +61,7 @@ def read_json(path: Path, layout: str | None = None) -> Recording:
     """
     if path.is_dir():
         return _read_folder(path, layout)
-    return _parse(_load(path), path, layout)
+    return parse_json(_load(path), path, layout)
 
 
 def _read_folder(folder: Path, layout: str | None) -> Recording:
@@ -70,7 +70,7 @@ def _read_folder(folder: Path, layout: str | None) -> Recording:
         raise ObservationError(f'{folder} holds no .json file; expected one per frame')
     parts = []
     for file in files:
-        part = _parse(_load(file), file, layout)
+        part = parse_json(_load(file), file, layout)
         if len(part.frames) != 1:
             raise ObservationError(
                 f'{file} holds {len(part.frames)} frames; in a folder every file is one frame. '
@@ -101,7 +101,12 @@ def _load(path: Path) -> Any:
         raise ObservationError(f'{path} is not JSON: {error}') from error
 
 
-def _parse(data: Any, path: Path, layout: str | None) -> Recording:
+def parse_json(data: Any, path: Path | str, layout: str | None) -> Recording:
+    """The keypoints in decoded JSON; `path` is named in errors.
+
+    Raises:
+        ObservationError: damaged, or in no known dialect.
+    """
     for is_dialect, parse in _DIALECTS:
         if is_dialect(data):
             try:

@@ -85,6 +85,12 @@ _ZED38 = _words(
     'l_thumb4 r_thumb4 l_index1 r_index1 l_middle4 r_middle4 l_pinky1 r_pinky1'
 )
 
+_K4ABT32 = _words(
+    'pelvis naval_spine chest_spine neck l_clavicle l_shoulder l_elbow l_wrist l_hand l_handtip '
+    'l_thumb r_clavicle r_shoulder r_elbow r_wrist r_hand r_handtip r_thumb l_hip l_knee l_ankle '
+    'l_foot r_hip r_knee r_ankle r_foot head nose l_eye l_ear r_eye r_ear'
+)
+
 # Vertices of MediaPipe's 468-point face mesh nearest to the 68 iBUG points, in their order:
 # contour, brows, nose, eyes, mouth.
 _FACE_MESH_OF_IBUG = (
@@ -158,6 +164,7 @@ LAYOUTS: dict[str, Layout] = {
     'zed18': Layout(_OPENPOSE18, sizes=_ZED_SLOTS),
     'zed34': Layout(_ZED34, sizes=_ZED_SLOTS),
     'zed38': Layout(_ZED38, sizes=_ZED_SLOTS),
+    'k4abt32': Layout(_K4ABT32),
     'smplx55': Layout(skeleton.JOINT_NAMES),
 }
 """Layouts by name; `custom` is the one that brings its own names."""

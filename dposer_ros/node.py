@@ -8,13 +8,14 @@ import dataclasses
 import gc
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
@@ -31,6 +32,7 @@ from dposer_ros.conversions import (
 )
 from dposer_ros.diagnostics import Diagnostics, FrameTimes
 from dposer_ros.gate import StampGate
+from dposer_ros.keypoint_source import KeypointSource
 from dposer_ros.latest import LatestWorker
 from dposer_ros.live_model import LiveModel, load_live_model
 from dposer_ros.msg import KeypointFrame
@@ -39,7 +41,6 @@ from dposer_ros.parameters import NodeParameters
 from dposer_ros.process import run_until_signal
 from dposer_ros.refusals import Refusals, Refused, guarded, transition
 
-KEYPOINTS_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 CAMERA_QOS = QoSProfile(depth=1)
 QOS_OVERRIDES = QoSOverridingOptions.with_default_policies()
 
@@ -79,7 +80,8 @@ class WholeBodyNode(LifecycleNode):
         self._model: LiveModel | None = None
         self._outputs: Outputs | None = None
         self._worker: LatestWorker[tuple[KeypointFrame, FrameTimes]] | None = None
-        self._inputs: list = []
+        self._source: KeypointSource | None = None
+        self._camera_input: Subscription | None = None
         self._cameras: Cameras | None = None
         self._diagnostics_pub = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A wall timer: diagnostics go on when simulated time stands still.
@@ -100,7 +102,8 @@ class WholeBodyNode(LifecycleNode):
     # --- one frame: executor thread -----------------------------------------------------------
 
     @guarded
-    def _on_keypoints(self, msg: KeypointFrame) -> None:
+    def _on_keypoints(self, message: Any) -> None:
+        msg = self._source.read(message)
         stamp_ns = ns_from_stamp(msg.header.stamp)
         now_ns = self.get_clock().now().nanoseconds
         age = (now_ns - stamp_ns) * 1e-9
@@ -233,14 +236,14 @@ class WholeBodyNode(LifecycleNode):
         self._camera_content: tuple = ()
         self._worker = LatestWorker(self._fit_latest, self._predict_silence, self._on_worker_error)
         self._worker.start()
-        self._inputs = [
-            self.create_subscription(*topic, qos_overriding_options=QOS_OVERRIDES)
-            for topic in (
-                (KeypointFrame, 'keypoints', self._on_keypoints, KEYPOINTS_QOS),
-                (CameraInfo, 'camera_info', self._on_camera_info, CAMERA_QOS),
-            )
-        ]
-        self.get_logger().info(f'listening to {self._inputs[0].topic_name}')
+        self._camera_input = self.create_subscription(
+            CameraInfo,
+            'camera_info',
+            self._on_camera_info,
+            CAMERA_QOS,
+            qos_overriding_options=QOS_OVERRIDES,
+        )
+        self._source = KeypointSource(self, self._on_keypoints, self._settings.core.input)
 
     @transition(on_failure=TransitionCallbackReturn.ERROR)
     def on_deactivate(self) -> None:
@@ -282,9 +285,12 @@ class WholeBodyNode(LifecycleNode):
         self._free()
 
     def _stop_input(self) -> None:
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs = []
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
+        camera_input, self._camera_input = self._camera_input, None
+        if camera_input is not None:
+            self.destroy_subscription(camera_input)
         worker, self._worker = self._worker, None
         if worker is not None and not worker.stop(STOP_TIMEOUT):
             raise DPoserError(f'the fit hangs for {worker.busy_for:.1f} s; configure anew')

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from node_probe import (
@@ -21,8 +23,10 @@ from node_probe import (
     wait_for,
 )
 from null_fitter import NullFitter, null_model
+from rclpy.context import Context
 from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
+from std_msgs.msg import String
 
 from dposer_core.errors import ModelFileError
 from dposer_core.state import Status
@@ -400,3 +404,35 @@ def test_failed_autostart_ends_the_process_with_1():
         )
     assert child.returncode == 1
     assert "parameter 'fit.window' = 1000: must lie in [3, 64]" in child.stderr
+
+
+def test_another_message_type_on_keypoints_is_found_and_read():
+    # Two types on one topic need two participants, so the detector has a context of its own.
+    other = Context()
+    with node_and_probe(null_model, input__frame_id='camera_optical') as (node, probe):
+        rclpy.init(context=other, domain_id=node.context.get_domain_id())
+        detector = rclpy.create_node('detector', context=other)
+        probe.destroy_publisher(probe.keypoints)
+        assert node.start()
+        wait_for(lambda: probe.send_camera() or node.has_camera, 5.0, 'the camera')
+        publisher = detector.create_publisher(String, 'keypoints', 1)
+        rows = [[100.0 + 20.0 * i, 100.0 + 10.0 * i, 0.9] for i in range(17)]
+        text = json.dumps([{'keypoints': rows}])
+
+        def answered() -> bool:
+            publisher.publish(String(data=text))
+            time.sleep(0.1)
+            return any(s.header.frame_id == 'camera_optical' for s in probe.states())
+
+        wait_for(answered, 5.0, 'a state for keypoints in a string')
+        assert node.refusals.total == 0
+        publisher.publish(String(data='{'))
+        wait_for(lambda: node.refusals.counts['adapter'] == 1, 2.0, 'the refusal of bad JSON')
+        detector.destroy_node()
+        rclpy.shutdown(context=other)
+
+
+def test_input_type_whose_package_is_missing_fails_to_activate_with_the_reason(capfd):
+    with node_and_probe(null_model, input__type='zed') as (node, _):
+        assert not node.start()
+    assert 'install the package zed_msgs' in capfd.readouterr().err
