@@ -110,6 +110,21 @@ def test_row_that_cannot_be_run_says_why(tmp_path):
     assert found.rows[0] == Row('GMM', note='not run: no weights; train it')
 
 
+def test_only_rows_without_values_are_run_again(tmp_path):
+    def fail():
+        raise ConfigError('no weights')
+
+    def never():
+        raise AssertionError('was run before')
+
+    options, kept = tables.Options(out=tmp_path), Row('a', {'FID': 1.0})
+    tables.run_table(entry([tables.Job('a', lambda: kept), tables.Job('b', fail)]), options)
+    later = [tables.Job('a', never), tables.Job('b', lambda: Row('b', {'FID': 2.0}))]
+    found = tables.run_table(entry(later), options)
+    assert [row.values['FID'] for row in found.rows[:2]] == [1.0, 2.0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['table_T.json', 'table_T.md']
+
+
 def test_missing_need_is_an_error_with_its_remedy(tmp_path):
     need = tables.Need('the moon', lambda: False, 'wait for the night')
     with pytest.raises(ConfigError, match='needs the moon: wait for the night'):

@@ -2,7 +2,8 @@
 
 A file of this folder adds a table with the decorator `table`; the function gets the options and
 gives a `Plan`, whose jobs are run one by one. After every job the rows so far are kept beside the
-results, so a run that was stopped goes on where it was.
+results, so a run that was stopped goes on where it was, and one of which some rows could not be
+run (a competitor that is not trained yet) does only these when it is asked for again.
 """
 
 import hashlib
@@ -137,7 +138,7 @@ def run_table(entry: BenchTable, options: Options) -> TableResult:
         state.add(job.label, rows, time.monotonic() - began)
     result = state.result()
     report.write(result, options.out)
-    state.delete()
+    state.clean()
     return result
 
 
@@ -196,9 +197,10 @@ class _State:
             unit=plan.unit,
         )
 
-    def delete(self) -> None:
-        """Remove what was kept for going on; the complete result is written."""
-        self._path.unlink(missing_ok=True)
+    def clean(self) -> None:
+        """Remove the partial result, and the kept rows unless some are still to be had."""
+        if all(row.values for rows in self.rows.values() for row in rows):
+            self._path.unlink(missing_ok=True)
         for suffix in ('md', 'json'):
             (self.options.out / f'table_{self.entry.id}.partial.{suffix}').unlink(missing_ok=True)
 
