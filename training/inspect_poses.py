@@ -20,7 +20,7 @@ from training.data.motion import SmplxMotion
 _SKIN = (150.0, 175.0, 215.0)  # BGR
 _LEFT = (140.0, 205.0, 140.0)  # the left limbs, so that the sides can be told apart
 _DISTANCE = 6.0  # of the camera, metres
-_EXTENT = 2.1  # metres that a picture shows
+_EXTENT = 2.1  # metres that a picture shows, more if a body needs them
 # Rows: the camera's x (right), y (down) and z (forward) in the world.
 _FRONT = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0]])
 _SIDE = np.array([[0.0, 0.0, -1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
@@ -90,11 +90,12 @@ def _pictures(body: Body, poses: np.ndarray, size: int) -> Iterator[np.ndarray]:
     is_left = np.array([name.startswith('left_') for name in skeleton.JOINT_NAMES])
     colors = np.where(is_left[owner][:, None], _LEFT, _SKIN)
     half = (size - 1) / 2
-    focal = size * _DISTANCE / _EXTENT
-    camera = PinholeCamera(focal, focal, half, half, size, size)
     for pose in poses:
         vertices = body.vertices(pose[None])[0]
         centre = (vertices.max(axis=0) + vertices.min(axis=0)) / 2
+        extent = max(_EXTENT, 1.3 * float(np.ptp(vertices, axis=0).max()))
+        focal = size * _DISTANCE / extent
+        camera = PinholeCamera(focal, focal, half, half, size, size)
         picture = np.full((size, 2 * size, 3), BACKGROUND, np.uint8)
         for k, rotation in enumerate(VIEWS):
             seen = (vertices - centre) @ rotation.T + [0.0, 0.0, _DISTANCE]

@@ -494,3 +494,8 @@ def test_a_full_disk_says_how_much_is_needed(root, tmp_path, monkeypatch):
 def test_smplx_width_is_checked():
     with pytest.raises(BadClipError, match='165'):
         smplx_pose(np.zeros((3, 72)))
+
+
+def test_the_readme_names_every_set():
+    text = (Path(__file__).parents[2] / 'training' / 'README.md').read_text()
+    assert [name for name in DATASETS if f'`{name}`' not in text] == []
