@@ -194,15 +194,22 @@ def from_official(
     """
     weights = load_official_weights(path)
     weights.pop('sigmas', None)
+    return checkpoint_from(str(path), part, weights, normalizer, licence)
+
+
+def checkpoint_from(
+    path: str, part: str, weights: Mapping[str, np.ndarray], normalizer: Normalizer, licence: str
+) -> PriorCheckpoint:
+    """A checkpoint of official tensors, checked; `path` says in errors where they are from."""
     checkpoint = PriorCheckpoint(
         part,
         TimeFCConfig.from_weights(weights),
-        weights,
+        dict(weights),
         normalizer.offset,
         normalizer.scale,
         licence,
     )
-    _check(str(path), checkpoint)
+    _check(path, checkpoint)
     return checkpoint
 
 
@@ -312,6 +319,24 @@ def write_tensors(
     text = json.dumps({**header, 'sha256': sha256})
     write_atomically(path, save(dict(tensors), metadata={_METADATA_KEY: text}))
     return sha256
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The JSON text of a file of any of our formats, without its tensors.
+
+    Raises:
+        CheckpointError: missing or damaged file, or not of this project.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework='np') as file:
+            header = json.loads((file.metadata() or {}).get(_METADATA_KEY, ''))
+        if not str(header['format']).startswith('dposer-'):
+            raise ValueError(f'format {header["format"]!r}')
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f'{path} holds no weights of this project: {error}') from error
+    return header
 
 
 def read_tensors(
