@@ -1,0 +1,86 @@
+"""The arms of tables S-15 to S-17 differ in one thing only."""
+
+import numpy as np
+import pytest
+import torch
+
+from dposer_core.errors import ConfigError
+from dposer_core.prior.architecture import NUM_LABELS
+from dposer_core.prior.prior import DiffusionPrior
+from dposer_core.prior.sde import SubVP
+from training.augment import AugmentConfig, Augmenter
+from training.benchmarks.ablation import (
+    SETTINGS,
+    AblationConfig,
+    ArmConfig,
+    ArmSource,
+    completed,
+    normalizer_of,
+)
+from training.settings import read_settings
+
+ARMS = {
+    'z': ArmConfig('z_score'),
+    'min-max': ArmConfig('min_max'),
+    'none': ArmConfig('none'),
+    '6D': ArmConfig('z_score', rot6d=True),
+}
+
+
+@pytest.fixture(scope='module')
+def data() -> Augmenter:
+    torch.set_num_threads(1)
+    poses = 0.3 * torch.randn(500, 63, generator=torch.Generator().manual_seed(0))
+    return Augmenter(poses, torch.ones(500), 'body', AugmentConfig(std_floor=0.1))
+
+
+def test_every_arm_sees_the_same_poses(data):
+    found = []
+    for arm in ARMS.values():
+        source = ArmSource(data, arm)
+        x, _ = source.batch(8, torch.Generator().manual_seed(1))
+        assert x.shape == (8, source.dim)
+        found.append(source.normalizer.denormalize(x.numpy()))
+    for raw in found[1:]:
+        np.testing.assert_allclose(raw, found[0], atol=1e-5)
+
+
+def test_min_max_puts_nearly_all_values_between_minus_one_and_one(data):
+    x, _ = ArmSource(data, ARMS['min-max']).batch(500, torch.Generator().manual_seed(1))
+    assert 0.99 < (x.abs() <= 1).float().mean() <= 1
+    assert x.abs().max() > 0.9
+
+
+def test_unknown_normalisation_is_refused():
+    with pytest.raises(ConfigError, match="'zscore' is unknown"):
+        normalizer_of(np.zeros((2, 63)), ArmConfig('zscore'))
+
+
+def test_arms_of_the_settings_can_be_built():
+    config = read_settings(SETTINGS, AblationConfig)
+    for arm in config.arms.values():
+        run = config.run(arm, is_quick=True)
+        assert run.steps == config.quick_steps
+        assert run.network_config(63).blocks == arm.network.get('blocks', 2)
+
+
+class Correlated(torch.nn.Module):
+    """Exact noise of pairs of equal standard normal values."""
+
+    def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """Predicted noise of x (B, 2)."""
+        t = (label / (NUM_LABELS - 1))[:, None]
+        alpha, sigma = SubVP().alpha(t), SubVP().sigma(t)
+        ones = torch.ones(2, 2)
+        total = alpha[..., None] ** 2 * ones + sigma[..., None] ** 2 * torch.eye(2)
+        return sigma * torch.linalg.solve(total, x[..., None])[..., 0]
+
+
+def test_hidden_value_is_filled_in_from_the_visible_one():
+    observed = torch.tensor([[1.0, 0.0], [-0.5, 0.0]])
+    found = completed(
+        DiffusionPrior(Correlated()), observed, torch.tensor([1.0, 0.0]), torch.Generator()
+    )
+    torch.testing.assert_close(found[:, 0], observed[:, 0])
+    # Fresh noise in every step keeps the optimum in motion.
+    torch.testing.assert_close(found[:, 1], observed[:, 0], rtol=0, atol=0.2)
