@@ -1,0 +1,134 @@
+"""Joints and vertices of a body or hand as torch functions of its pose, fast enough to optimise.
+
+A part is cut out of a body: rest joints of the mean shape, root upright at the origin, everything
+outside the part unposed. Whole levels of the tree are turned at once.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dposer_core import rotations, skeleton
+from dposer_core.body_model import VERTEX_IDS, Body
+
+_NUM_BODY = skeleton.BODY_JOINTS.stop
+_TIPS = ('thumb', 'index', 'middle', 'ring', 'pinky')
+
+
+class PosedPart:
+    """The chain of some joints, of which all but the first are posed."""
+
+    def __init__(self, body: Body, joints: Sequence[int]) -> None:
+        """`joints`: SMPL-X joints, parents first; the first is the root and does not turn."""
+        self.joints = list(joints)
+        place = {joint: index for index, joint in enumerate(self.joints)}
+        rest = np.asarray(body.tables.joint_template, dtype=np.float32)
+        self._rest = torch.from_numpy(rest[self.joints])
+        parents = [place[int(skeleton.PARENTS[joint])] for joint in self.joints[1:]]
+        self._parents = torch.tensor([0, *parents])
+        self._bones = self._rest - self._rest[self._parents]
+        depth = [0]
+        for parent in parents:
+            depth.append(depth[parent] + 1)
+        self._levels = [
+            [i for i, d in enumerate(depth) if d == level] for level in range(1, max(depth) + 1)
+        ]
+        # Levels one after another, then back to the order of `joints`.
+        listed = [0, *(i for level in self._levels for i in level)]
+        self._order = torch.tensor(np.argsort(listed))
+        self._row = {joint: row for row, joint in enumerate(listed)}
+
+    def transforms(self, pose: Tensor) -> tuple[Tensor, Tensor]:
+        """World rotations (B, J, 3, 3) and joints (B, J, 3) of poses (B, 3 (J - 1)) raw."""
+        batch = len(pose)
+        local = rotations.rotvec_to_rotmat(pose.reshape(batch, -1, 3))
+        turned = [torch.eye(3).expand(batch, 1, 3, 3)]
+        placed = [self._rest[:1].expand(batch, 1, 3)]
+        for level in self._levels:
+            parents = [self._row[int(self._parents[i])] for i in level]
+            above = torch.cat(turned, dim=1)[:, parents]
+            origin = torch.cat(placed, dim=1)[:, parents]
+            turned.append(above @ local[:, [i - 1 for i in level]])
+            placed.append(origin + (above @ self._bones[level][:, :, None])[..., 0])
+        return torch.cat(turned, dim=1)[:, self._order], torch.cat(placed, dim=1)[:, self._order]
+
+
+class PartVertices:
+    """Skinned vertices that follow a part; its joints' descendants move with them."""
+
+    def __init__(self, body: Body, part: PosedPart, vertices: np.ndarray) -> None:
+        """`vertices`: (V,) indices. Pose correctives are left out (the open body has none)."""
+        place = {joint: index for index, joint in enumerate(part.joints)}
+        weights = np.zeros((len(vertices), len(part.joints)), dtype=np.float32)
+        for joint in range(skeleton.NUM_JOINTS):
+            nearest = next((a for a in skeleton.ancestors(joint) if a in place), part.joints[0])
+            weights[:, place[nearest]] += body.weights[vertices, joint]
+        template = np.asarray(body.v_template[vertices], dtype=np.float32)
+        self._weights = torch.from_numpy(weights)
+        self._template = torch.from_numpy(template)
+        self._rest = part._rest
+
+    def __call__(self, turned: Tensor, joints: Tensor) -> Tensor:
+        """(B, V, 3) of the result of `PosedPart.transforms`."""
+        offset = joints - (turned @ self._rest[..., None])[..., 0]
+        moved = torch.cat([turned, offset[..., None]], dim=-1).flatten(2)  # (B, J, 12)
+        blended = (self._weights @ moved).reshape(len(turned), -1, 3, 4)
+        return (blended[..., :3] * self._template[:, None]).sum(-1) + blended[..., 3]
+
+
+class BodyPoints:
+    """22 joints of a body, and vertices where wanted."""
+
+    def __init__(self, body: Body, vertices: np.ndarray | None = None) -> None:
+        """`vertices`: (V,) indices that `forward` gives; None: all."""
+        self.part = PosedPart(body, range(_NUM_BODY))
+        chosen = np.arange(len(body.v_template)) if vertices is None else vertices
+        self._vertices = PartVertices(body, self.part, chosen)
+
+    def joints(self, pose: Tensor) -> Tensor:
+        """(B, 63) raw -> (B, 22, 3) metres."""
+        return self.part.transforms(pose)[1]
+
+    def forward(self, pose: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 63) raw -> joints (B, 22, 3) and vertices (B, V, 3), metres."""
+        turned, joints = self.part.transforms(pose)
+        return joints, self._vertices(turned, joints)
+
+
+class HandPoints:
+    """A right hand by itself: 16 joints, 21 points (wrist, thumb to little finger), vertices.
+
+    Finger tips are single vertices and move with the last joint of their finger.
+    """
+
+    def __init__(self, body: Body) -> None:
+        wrist = skeleton.JOINT_INDEX['right_wrist']
+        fingers = skeleton.RIGHT_HAND_JOINTS
+        hand = [wrist, *range(fingers.start, fingers.stop)]
+        self.part = PosedPart(body, hand)
+        rest = np.asarray(body.tables.joint_template, dtype=np.float32)
+        ends = [skeleton.JOINT_INDEX[f'right_{finger}3'] for finger in _TIPS]
+        tips = body.v_template[[VERTEX_IDS[f'right_{finger}_tip'] for finger in _TIPS]]
+        self._ends = [hand.index(end) for end in ends]
+        self._tips = torch.from_numpy(np.asarray(tips, np.float32) - rest[ends])
+        listed = skeleton.hand21_joints('right')
+        tip = iter(range(len(hand), len(hand) + len(_TIPS)))
+        self._order = [next(tip) if joint < 0 else hand.index(joint) for joint in listed]
+        owner = body.weights.argmax(axis=1)
+        self._vertices = PartVertices(body, self.part, np.flatnonzero(np.isin(owner, hand)))
+
+    def joints(self, pose: Tensor) -> Tensor:
+        """(B, 45) raw right hand -> (B, 16, 3) metres."""
+        return self.part.transforms(pose)[1]
+
+    def points(self, pose: Tensor) -> Tensor:
+        """(B, 45) raw right hand -> (B, 21, 3) metres."""
+        turned, joints = self.part.transforms(pose)
+        reach = (turned[:, self._ends] @ self._tips[..., None])[..., 0]
+        return torch.cat([joints, joints[:, self._ends] + reach], dim=1)[:, self._order]
+
+    def vertices(self, pose: Tensor) -> Tensor:
+        """(B, 45) raw right hand -> (B, V, 3) of the hand's own vertices, metres."""
+        return self._vertices(*self.part.transforms(pose))
