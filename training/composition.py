@@ -94,7 +94,7 @@ def wholebody_samples(
 
 def training_parts(packed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What a whole body may be trained on: CMU bodies, and the hands and faces not held out."""
-    if 'body_source' in packed:
+    if 'test_names' in packed:
         body, weight = select_body(packed)
     else:
         body, weight = packed['body'], packed['body_weight']

@@ -91,3 +91,15 @@ def test_measured_parts_are_not_trained_on(packed):
         seen = {row.tobytes() for row in training[part]}
         assert heldout[part].shape[0] > 0
         assert not seen & {row.tobytes() for row in heldout[part]}
+
+
+def test_bodies_of_sources_that_must_not_be_shipped_are_left_out(packed):
+    sets = ('cmu_asf_amc', 'cmu_bvh', 'cmu_expmap', 'deepmimic')
+    for number, name in enumerate(sets):
+        packed[f'body_{name}'] = np.full((5, 63), float(number), np.float32)
+        packed[f'weight_{name}'] = np.ones(5, np.float32)
+        packed[f'repeats_{name}'] = np.zeros((5, 1), bool)
+    packed['test_names'] = np.array(['held_out'])
+    packed['repeats_cmu_bvh'][:2] = True  # of a held-out clip
+    body = training_parts(packed)['body']
+    assert np.bincount(body[:, 0].astype(int)).tolist() == [5, 3, 5]
