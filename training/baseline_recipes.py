@@ -24,7 +24,6 @@ from dposer_core.generation_metrics import fid
 from training.baseline_data import PairConfig, PoseData, load_pairs, random_rotations
 
 _FID_ROWS = 2000
-_PROJECTED_ROWS = 500  # samples of a distance field cost hundreds of evaluations each
 _SEED_FIGURES = 7
 
 
@@ -244,7 +243,7 @@ class VaeRecipe(_Gradient):
                 hidden = geodesic_angle(self._truth(completed)[0], true_rotmat)
                 joints = [column // 3 for column in _columns(part)[::3]]
                 figures[f'completed_{part}_deg'] = _degrees(hidden[:, joints].mean())
-        return figures | {'fid': _fid(self.network, pose, _FID_ROWS)}
+        return figures | {'fid': _fid(self.network, pose)}
 
     def _truth(self, pose: Tensor) -> tuple[Tensor, Tensor]:
         turns = 3 * self.network.config.joints
@@ -316,7 +315,7 @@ class GanRecipe(_Gradient):
             error = geodesic_angle(self.network.generator(latent), truth).mean()
         return {
             'inversion_deg': _degrees(error),
-            'fid': _fid(self.network, self.data.heldout, _FID_ROWS),
+            'fid': _fid(self.network, self.data.heldout),
         }
 
     def _made(self, generator: torch.Generator) -> Tensor:
@@ -354,6 +353,7 @@ class FieldRecipe(_Gradient):
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def measure(self) -> dict[str, float]:
+        # No samples: one costs hundreds of evaluations; the tables of generation draw them.
         generator = torch.Generator().manual_seed(_SEED_FIGURES)
         with torch.no_grad():
             predicted = self.network(self.pairs.heldout_quat)
@@ -367,7 +367,6 @@ class FieldRecipe(_Gradient):
             'correlation': float(torch.corrcoef(torch.stack([predicted, true]))[0, 1]),
             'distance_of_poses_rad': float(clean.mean()),
             'distance_of_random_rad': float(wild.mean()),
-            'fid': _fid(self.network, self.data.heldout, _PROJECTED_ROWS),
         }
 
 
@@ -404,7 +403,7 @@ class MixtureRecipe:
         return {
             'log_likelihood_per_value': float(heldout),
             'log_likelihood_per_value_training': float(train),
-            'fid': _fid(self.network, self.data.heldout, _FID_ROWS),
+            'fid': _fid(self.network, self.data.heldout),
         }
 
     def _log_joint(self, rows: Tensor) -> Tensor:
@@ -516,9 +515,9 @@ def _degrees(angle: Tensor) -> float:
     return float(torch.rad2deg(angle))
 
 
-def _fid(network: Any, heldout: Tensor, count: int) -> float:
+def _fid(network: Any, heldout: Tensor) -> float:
     generator = torch.Generator().manual_seed(_SEED_FIGURES)
-    samples = network.sample(count, generator)
+    samples = network.sample(_FID_ROWS, generator)
     return fid(heldout.numpy().astype(np.float64), samples.numpy().astype(np.float64))
 
 

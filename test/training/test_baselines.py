@@ -32,9 +32,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(baseline_data, '_COMPOSED_HELD_OUT', 20)
     monkeypatch.setattr(baseline_data, '_HELD_OUT_PAIRS', 40)
     monkeypatch.setattr('training.baseline_recipes._FID_ROWS', 50)
-    monkeypatch.setattr('training.baseline_recipes._PROJECTED_ROWS', 50)
-    for field in ('posendf.PoseNDF', 'nrdf.NRDF'):
-        monkeypatch.setattr(f'dposer_core.baselines.{field}.projection_steps', 2)
     torch.set_num_threads(1)
 
 
