@@ -189,6 +189,12 @@ def loss(
 
 def distil(config: DistillConfig, packed: Mapping[str, np.ndarray], folder: RunFolder) -> Path:
     """Train a student, or go on with one; writes `student.safetensors` and returns its path."""
+    if not folder.settings_file.exists():
+        folder.create(dataclasses.asdict(config))
+    elif folder.settings() != dataclasses.asdict(config):
+        raise ConfigError(
+            f'{folder.settings_file} holds other settings; give another --out, or the old ones'
+        )
     teacher = load_teacher(config.teacher)
     rows = Rows(teacher, packed, config.composed_share)
     torch.manual_seed(config.seed)
@@ -407,10 +413,7 @@ def main() -> None:
             if arguments.steps:
                 config = dataclasses.replace(config, steps=arguments.steps)
             arguments.teacher = config.teacher
-            folder = RunFolder(arguments.out)
-            if not folder.settings_file.exists():
-                folder.create(dataclasses.asdict(config))
-            student = str(distil(config, packed, folder))
+            student = str(distil(config, packed, RunFolder(arguments.out)))
         priors = {'teacher': arguments.teacher, 'student': student}
         figures = {
             'one_step': compare(priors, packed),
