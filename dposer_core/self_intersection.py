@@ -1,8 +1,8 @@
 """Share of a mesh's faces that pass through other faces of the same mesh.
 
 What counts: two faces that have no vertex in common, of which an edge of one pierces the other.
-Faces that do so in the rest pose already (lips, eyes) never count. Folds of elbows and knees count,
-as they do in the official validation, which asks MeshLab for self-intersecting faces.
+Faces that do so in the rest pose already (lips, eyes) never count. Folds of elbows and knees
+count, as they do in the official validation, which asks MeshLab for self-intersecting faces.
 """
 
 from functools import cached_property

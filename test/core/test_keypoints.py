@@ -45,6 +45,7 @@ BODY_AND_FEET = {
         *(-1, -1, 32, -1, -1, 33),
     ],
     'zed38': [5, 6, 7, 8, 9, *range(12, 24), 24, 26, 28, 25, 27, 29],
+    'k4abt32': [27, 28, 30, 29, 31, 5, 12, 6, 13, 7, 14, 18, 22, 19, 23, 20, 24, *NONE6],
     'smplx55': [-1, 23, 24, -1, -1, 16, 17, 18, 19, 20, 21, 1, 2, 4, 5, 7, 8, *NONE6],
 }
 # First source index of face, left hand, right hand where they are copied 1:1.

@@ -5,16 +5,12 @@ import pytest
 import torch
 
 from dposer_core.errors import ConfigError
-from dposer_core.prior.architecture import NUM_LABELS
-from dposer_core.prior.prior import DiffusionPrior
-from dposer_core.prior.sde import SubVP
 from training.augment import AugmentConfig, Augmenter
 from training.benchmarks.ablation import (
     SETTINGS,
     AblationConfig,
     ArmConfig,
     ArmSource,
-    completed,
     normalizer_of,
 )
 from training.settings import read_settings
@@ -62,25 +58,3 @@ def test_arms_of_the_settings_can_be_built():
         run = config.run(arm, is_quick=True)
         assert run.steps == config.quick_steps
         assert run.network_config(63).blocks == arm.network.get('blocks', 2)
-
-
-class Correlated(torch.nn.Module):
-    """Exact noise of pairs of equal standard normal values."""
-
-    def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """Predicted noise of x (B, 2)."""
-        t = (label / (NUM_LABELS - 1))[:, None]
-        alpha, sigma = SubVP().alpha(t), SubVP().sigma(t)
-        ones = torch.ones(2, 2)
-        total = alpha[..., None] ** 2 * ones + sigma[..., None] ** 2 * torch.eye(2)
-        return sigma * torch.linalg.solve(total, x[..., None])[..., 0]
-
-
-def test_hidden_value_is_filled_in_from_the_visible_one():
-    observed = torch.tensor([[1.0, 0.0], [-0.5, 0.0]])
-    found = completed(
-        DiffusionPrior(Correlated()), observed, torch.tensor([1.0, 0.0]), torch.Generator()
-    )
-    torch.testing.assert_close(found[:, 0], observed[:, 0])
-    # Fresh noise in every step keeps the optimum in motion.
-    torch.testing.assert_close(found[:, 1], observed[:, 0], rtol=0, atol=0.2)

@@ -22,8 +22,10 @@ from dposer_core.errors import ConfigError
 from dposer_core.prior.network import TimeFC
 from dposer_core.prior.normalizer import Normalizer
 from dposer_core.prior.prior import DiffusionPrior
-from dposer_core.prior.schedule import truncated_times
+from dposer_core.prior.sampling import normal_draw
 from dposer_core.rotations import rotvec_to_rot6d
+from dposer_core.tasks.completion import BODY_PARTS, CompletionProtocol, body_mask, complete, hide
+from dposer_core.tasks.optimise import Stages
 from training.augment import AugmentConfig, Augmenter
 from training.benchmarks.generation import BODY_NEED, PACKED_NEED, packed_path
 from training.benchmarks.report import Column, Row
@@ -39,10 +41,8 @@ SETTINGS = Path(__file__).parents[1] / 'configs' / 'ablation' / 'body.yaml'
 RUNS = DEFAULT_ROOT / 'runs' / 'ablation'
 _STATISTICS_ROWS = 50_000
 _QUANTILE = 1e-3  # ends of min-max, PROTOCOLS 1.5
-_LEFT_LEG = (0, 3, 6, 9)  # of the 21 body joints, PROTOCOLS 3.2
 _HYPOTHESES = 10
 _LOOPS = 200  # steps of completion, in two stages
-_TIMES = (0.15, 0.05)
 _DENOISE_TIME = 0.2
 
 BEST = Column('MPJPE min', 'lower', 'mm')
@@ -133,39 +133,6 @@ def normalizer_of(raw: np.ndarray, arm: ArmConfig) -> Normalizer:
     )
 
 
-def completed(
-    prior: DiffusionPrior,
-    observed: Tensor,
-    visible: Tensor,
-    generator: torch.Generator,
-    steps: int = _LOOPS,
-) -> Tensor:
-    """Hidden values of poses filled in by optimisation with L_DPoser.
-
-    Args:
-        prior: of the normalised vectors.
-        observed: (B, D) normalised; what it holds where nothing is visible does not matter.
-        visible: (D,) of 1 and 0.
-        generator: of the start and of the noise.
-        steps: of Adam, in two stages.
-
-    Source: PROTOCOLS 3.2.
-    """
-    start = torch.randn(observed.shape, generator=generator)
-    target = torch.where(visible.bool(), observed, start)
-    x = target.clone().requires_grad_()
-    optimizer = torch.optim.Adam([x], lr=0.1, betas=(0.9, 0.99))
-    for step, t in enumerate(truncated_times(*_TIMES, steps)):
-        stage = step // (steps // 2)
-        noise = torch.randn(x.shape, generator=generator)
-        data = ((x - target) ** 2 * visible).mean()
-        loss = 100 / (1 + stage) * data + 0.1 * (1 + stage) * prior.loss(x, float(t), noise)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return torch.where(visible.bool(), target, x).detach()
-
-
 class Ablation:
     """Trains the arms that are asked for and measures them on held-out poses."""
 
@@ -236,16 +203,18 @@ class Ablation:
         network, normalizer = self.network(name)
         prior = DiffusionPrior(network)
         x_0 = torch.from_numpy(normalizer.normalize(self.poses))
-        visible = torch.ones(normalizer.dim).reshape(len(self.poses[0]) // 3, -1)
-        visible[list(_LEFT_LEG)] = 0
-        truth = body_joints(self.poses, self.offsets)[:, _LEFT_LEG]
+        mask = body_mask('left_leg').reshape(-1, 3)[:, :1]
+        mask = mask.expand(-1, normalizer.dim // len(mask)).flatten()
+        protocol = CompletionProtocol(stages=Stages(2, steps // 2, betas=(0.9, 0.99)))
+        leg = BODY_PARTS['left_leg']
+        truth = body_joints(self.poses, self.offsets)[:, leg]
         errors = []
         began = time.monotonic()
         for hypothesis in range(_HYPOTHESES):
-            generator = torch.Generator().manual_seed(self.options.seed * 1000 + hypothesis)
-            found = completed(prior, x_0, visible.reshape(-1), generator, steps)
+            draw = normal_draw(self.options.seed * 1000 + hypothesis)
+            found = complete(prior, hide(x_0, mask, draw), mask, draw, protocol)
             joints = body_joints(normalizer.denormalize(found.numpy()), self.offsets)
-            distance = np.linalg.norm(joints[:, _LEFT_LEG] - truth, axis=-1)
+            distance = np.linalg.norm(joints[:, leg] - truth, axis=-1)
             errors.append(1000 * distance.mean(axis=1))
         seconds = (time.monotonic() - began) / _HYPOTHESES
         per_pose = np.array(errors)  # (hypotheses, poses)

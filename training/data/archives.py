@@ -85,13 +85,11 @@ def _files(archive: str, folder: Path) -> list[tuple[Path, _Read]]:
     if archive == 'hdm05_asf_amc':
         return _acclaim(folder, archive, _hdm05_skeleton, 'hdm05_{}')
     if archive == 'cmu_bvh':
-        # The first frame of these files is a T-pose.
+        # These files begin with a T-pose and, within four frames, jump from it into the motion.
         return [
             (
                 p,
-                lambda p=p: _without_first_frame(
-                    read_bvh(p, f'daz_{p.parent.name}', archive, 0.01)
-                ),
+                lambda p=p: _without_start(read_bvh(p, f'daz_{p.parent.name}', archive, 0.01)),
             )
             for p in sorted(folder.glob('*/*.bvh'))
         ]
@@ -130,13 +128,13 @@ def _acclaim(
     return [(amc, lambda amc=amc: read(amc)) for amc in sorted(folder.rglob('*.amc'))]
 
 
-def _without_first_frame(motion: SourceMotion) -> SourceMotion:
+def _without_start(motion: SourceMotion, frames: int = 5) -> SourceMotion:
     return SourceMotion(
         motion.name,
         motion.subject,
         motion.source,
         motion.fps,
-        motion.pelvis[1:],
-        {name: rotmat[1:] for name, rotmat in motion.world_rotmat.items()},
+        motion.pelvis[frames:],
+        {name: rotmat[frames:] for name, rotmat in motion.world_rotmat.items()},
         motion.rest_direction,
     )
