@@ -94,17 +94,14 @@ def wholebody_samples(
 
 def training_parts(packed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What a whole body may be trained on: CMU bodies, and the hands and faces not held out."""
-    if 'test_names' in packed:
-        body, weight = select_body(packed)
-    else:
-        body, weight = packed['body'], packed['body_weight']
+    body, weight = select_body(packed)
     kept = {name: _split(packed[name], held_out=False) for name in ('hand', 'face')}
     return {'body': body, 'body_weight': weight} | kept
 
 
 def heldout_parts(packed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What whole bodies are measured on: the held-out subjects, every 50th hand and face."""
-    body = packed['test_held_out' if 'test_held_out' in packed else 'heldout_cmu']
+    body = packed['test_held_out']
     kept = {name: _split(packed[name], held_out=True) for name in ('hand', 'face')}
     return {'body': body, 'body_weight': np.ones(len(body), np.float32)} | kept
 

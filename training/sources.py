@@ -80,7 +80,7 @@ def open_source(config: TrainConfig, packed: Mapping[str, np.ndarray]) -> Source
     """The batches of a run from a packed file; what is measured on is left out."""
     if config.part == WHOLE_BODY:
         return WholeBodySource(packed, base_normalizer(config.base), config.mixed)
-    if config.part not in packed:
+    if config.part != 'body' and config.part not in packed:
         raise ConfigError(
             f"the packed file has no array '{config.part}'; pack data that has it "
             '(dposer data pack)'
