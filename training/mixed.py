@@ -16,27 +16,7 @@ from torch import Tensor
 from dposer_core.errors import ConfigError
 from dposer_core.prior.architecture import BODY_DIM, HAND_DIM, NUM_PARTS, WholeBodyLayout
 from dposer_core.prior.normalizer import Normalizer
-from training.composition import (
-    Composer,
-    CompositionConfig,
-    heldout_parts,
-    mirror_hand,
-    training_parts,
-    wholebody_samples,
-)
-
-__all__ = [
-    'Composer',
-    'CompositionConfig',
-    'MixedConfig',
-    'PartDropout',
-    'SetConfig',
-    'WholeBodySource',
-    'heldout_parts',
-    'part_masks',
-    'training_parts',
-    'wholebody_samples',
-]
+from training.composition import Composer, CompositionConfig, mirror_hand, training_parts
 
 COMPOSED = 'composed'  # rows of the generator instead of an array of the packed file
 ONE_HAND = 'one_hand'  # rows of right hands, every second one shown as a left hand

@@ -15,6 +15,7 @@ from dposer_core import rotations, skeleton
 from dposer_core.baselines import load_baseline
 from dposer_core.baselines.distance_field import quat_wxyz
 from dposer_core.errors import ConfigError
+from test.packed_bodies import packed_bodies
 from training import baseline_data, baselines
 from training.baseline_data import PairConfig, PoseData, distances, pose_distance
 from training.baseline_recipes import BodyPoints, geodesic_angle, normal_divergence
@@ -43,9 +44,7 @@ def packed(tmp_path) -> Path:
         return rng.normal(scale=0.3, size=(count, dim)).astype(np.float32)
 
     arrays = {
-        'body': poses(300, 63),
-        'body_weight': np.ones(300, np.float32),
-        'heldout_cmu': poses(60, 63),
+        **packed_bodies(poses(300, 63), poses(60, 63)),
         'hand': poses(3000, 45),
         'face': poses(3000, 13),
     }

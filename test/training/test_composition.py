@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from dposer_core.skeleton import JOINT_INDEX, MIRROR_SIGN
-from training.mixed import CompositionConfig, heldout_parts, training_parts, wholebody_samples
+from test.packed_bodies import packed_bodies
+from training.composition import (
+    CompositionConfig,
+    heldout_parts,
+    training_parts,
+    wholebody_samples,
+)
 
 NUM_HANDS = 500
 
@@ -17,7 +23,6 @@ def packed() -> dict[str, np.ndarray]:
     return {
         'body': body,
         'body_weight': np.ones(60, np.float32),
-        'heldout_cmu': body[:7] + 1.0,
         'hand': rng.normal(size=(NUM_HANDS, 45)).astype(np.float32) * 0.5,
         'face': rng.normal(size=(300, 13)).astype(np.float32),
     }
@@ -86,6 +91,7 @@ def test_same_generator_gives_the_same_rows(packed):
 
 
 def test_measured_parts_are_not_trained_on(packed):
+    packed |= packed_bodies(packed['body'], packed['body'][:7] + 1.0)
     training, heldout = training_parts(packed), heldout_parts(packed)
     for part in ('hand', 'face', 'body'):
         seen = {row.tobytes() for row in training[part]}
@@ -94,12 +100,12 @@ def test_measured_parts_are_not_trained_on(packed):
 
 
 def test_bodies_of_sources_that_must_not_be_shipped_are_left_out(packed):
+    packed |= packed_bodies(packed['body'], packed['body'][:7])
     sets = ('cmu_asf_amc', 'cmu_bvh', 'cmu_expmap', 'deepmimic')
     for number, name in enumerate(sets):
         packed[f'body_{name}'] = np.full((5, 63), float(number), np.float32)
         packed[f'weight_{name}'] = np.ones(5, np.float32)
         packed[f'repeats_{name}'] = np.zeros((5, 1), bool)
-    packed['test_names'] = np.array(['held_out'])
     packed['repeats_cmu_bvh'][:2] = True  # of a held-out clip
     body = training_parts(packed)['body']
     assert np.bincount(body[:, 0].astype(int)).tolist() == [5, 3, 5]

@@ -12,6 +12,7 @@ from dposer_core.errors import CheckpointError, ConfigError
 from dposer_core.prior.architecture import WholeBodyLayout
 from dposer_core.prior.checkpoint import load_checkpoint, save_checkpoint
 from dposer_core.prior.normalizer import Normalizer, wholebody_normalizer
+from test.packed_bodies import packed_bodies
 from training.losses import LossConfig
 from training.mixed import MixedConfig, PartDropout, SetConfig, WholeBodySource, part_masks
 from training.result import load_whole_body, write_result
@@ -31,9 +32,11 @@ def packed() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(4)
     whole = rng.normal(size=(30, 166)).astype(np.float32)
     return {
-        'body': rng.normal(size=(50, 63)).astype(np.float32) * 0.2,
-        'body_weight': np.ones(50, np.float32),
-        'heldout_cmu': rng.normal(size=(20, 63)).astype(np.float32) * 0.2,
+        'body': rng.normal(size=(50, 63)).astype(np.float32) * 0.2,  # of a prepared set
+        **packed_bodies(
+            rng.normal(size=(50, 63)).astype(np.float32) * 0.2,
+            rng.normal(size=(20, 63)).astype(np.float32) * 0.2,
+        ),
         'hand': rng.normal(size=(80, 45)).astype(np.float32) * 0.3,
         'face': rng.normal(size=(80, 13)).astype(np.float32),
         'wholebody': whole,

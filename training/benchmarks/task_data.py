@@ -33,7 +33,7 @@ def load_diffusion(options: Options, name: str) -> tuple[DiffusionPrior, Normali
 def body_sets(options: Options, count: int) -> dict[str, np.ndarray]:
     """Held-out body poses (`count`, 63) by name of the set, evenly spread over it."""
     with np.load(packed_path(options)) as packed:
-        sets = {'CMU': packed['heldout_cmu'], 'HDM05': packed['heldout_hdm05']}
+        sets = {'CMU': packed['test_held_out'], 'HDM05': packed['test_hdm05_asf_amc']}
     sets |= _example('toy_body_data.npz', 'pose_samples')
     return {name: _spread(poses, count) for name, poses in sets.items()}
 
