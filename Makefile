@@ -22,7 +22,7 @@ help:  ## this list
 
 setup: messages body  ## everything that demo and test need
 
-messages: $(PREFIX)/.built  ## compile msg/ into install/
+messages: $(PREFIX)/.built  ## compile msg/, srv/ and action/ into install/
 
 demo: setup  ## video -> ROS 2 -> out/demo (CLIP=squats|multiview|PATH)
 	$(BIN)/dposer demo $(if $(CLIP),--clip $(CLIP))
@@ -63,20 +63,21 @@ $(VENV)/.installed: $(VENV)/.packages pyproject.toml
 	$(TIMED) 'this package' $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# The wheels of ROS 2 lack this package; /tf needs it.
-.PHONY: tf2_msgs
-tf2_msgs:
-	$(ROS_ENV) $(TIMED) 'tf2_msgs: configure' $(BIN)/cmake -S ros_interfaces/tf2_msgs -B build/tf2_msgs \
+# The wheels of ROS 2 lack these packages; /tf and the topics of REP-155 need them.
+.PHONY: tf2_msgs hri_msgs
+tf2_msgs hri_msgs:
+	$(ROS_ENV) $(TIMED) '$@: configure' $(BIN)/cmake -S ros_interfaces/$@ -B build/$@ \
 	  -G Ninja -DCMAKE_INSTALL_PREFIX=$(PREFIX) -DPython3_EXECUTABLE=$(BIN)/python \
 	  -DBUILD_TESTING=OFF --log-level=WARNING
-	$(ROS_ENV) $(TIMED) 'tf2_msgs: build' $(BIN)/cmake --build build/tf2_msgs --target install
+	$(ROS_ENV) $(TIMED) '$@: build' $(BIN)/cmake --build build/$@ --target install
 
-$(PREFIX)/.built: $(VENV)/.installed CMakeLists.txt package.xml $(wildcard cmake/* msg/* scripts/*.in \
+$(PREFIX)/.built: $(VENV)/.installed CMakeLists.txt package.xml $(wildcard cmake/* msg/* srv/* action/* scripts/*.in \
   launch/* config/*)
 	$(ROS_ENV) $(TIMED) 'messages: configure' $(BIN)/cmake -S . -B build/messages -G Ninja \
 	  -DCMAKE_INSTALL_PREFIX=$(PREFIX) -DPython3_EXECUTABLE=$(BIN)/python -DBUILD_TESTING=OFF \
 	  -DMESSAGES_ONLY=ON --log-level=WARNING
 	$(ROS_ENV) $(TIMED) 'messages: build' $(BIN)/cmake --build build/messages --target install
-	@$(BIN)/python -c 'import tf2_msgs' 2> /dev/null || $(MAKE) --no-print-directory tf2_msgs
+	@for package in tf2_msgs hri_msgs; do $(BIN)/python -c "import $$package" 2> /dev/null \
+	  || $(MAKE) --no-print-directory $$package || exit 1; done
 	@$(BIN)/python -m dposer_ros.environment
 	@touch $@

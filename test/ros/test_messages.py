@@ -100,7 +100,112 @@ FIELDS = {
         'converged': 'boolean',
         'device': 'string',
     },
+    'TrackEvent': {
+        'header': 'std_msgs/Header',
+        'body_id': 'string',
+        'kind': 'uint8',
+        'reason': 'string',
+    },
+    'Heartbeat': {
+        'header': 'std_msgs/Header',
+        'beat': 'uint64',
+        'state': 'string',
+        'quality': 'uint8',
+        'worker_age': 'float',
+        'output_age': 'float',
+    },
+    'NamedPoses': {
+        'header': 'std_msgs/Header',
+        'name': 'sequence<string>',
+        'pose': 'sequence<geometry_msgs/Pose>',
+        'is_valid': 'sequence<boolean>',
+    },
+    'Capsule': {
+        'body_id': 'string',
+        'name': 'string',
+        'p0': 'geometry_msgs/Point',
+        'p1': 'geometry_msgs/Point',
+        'radius_m': 'float',
+        'sigma_m': 'float',
+        'velocity': 'geometry_msgs/Vector3',
+        'source': 'uint8',
+    },
+    'CapsuleArray': {
+        'header': 'std_msgs/Header',
+        'capsules': 'sequence<dposer_ros/Capsule>',
+    },
 }
+
+# Service and action parts: requests, responses, goals, results, feedback.
+CALLS = {
+    'srv.ResetBody.Request': {'body_id': 'string'},
+    'srv.ResetBody.Response': {'ok': 'boolean', 'message': 'string'},
+    'srv.SetPrimary.Request': {'body_id': 'string', 'policy': 'string'},
+    'srv.SetPrimary.Response': {'ok': 'boolean', 'message': 'string'},
+    'srv.SaveShape.Request': {'person_id': 'string', 'path': 'string', 'body_id': 'string'},
+    'srv.SaveShape.Response': {'ok': 'boolean', 'message': 'string', 'path': 'string'},
+    'srv.LoadShape.Request': {'person_id': 'string', 'path': 'string', 'body_id': 'string'},
+    'srv.LoadShape.Response': {'ok': 'boolean', 'message': 'string', 'betas': 'float[10]'},
+    'srv.Snapshot.Request': {'seconds': 'float'},
+    'srv.Snapshot.Response': {'ok': 'boolean', 'message': 'string', 'path': 'string'},
+    'srv.GetStatus.Request': {},
+    'srv.GetStatus.Response': {
+        'state': 'string',
+        'error': 'string',
+        'enabled': 'boolean',
+        'input_type': 'string',
+        'model': 'string',
+        'device': 'string',
+        'primary_id': 'string',
+        'primary_policy': 'string',
+        'body_ids': 'sequence<string>',
+        'statuses': 'sequence<uint8>',
+        'betas_frozen': 'sequence<uint8>',
+        'quality': 'uint8',
+        'input_rate': 'float',
+        'output_rate': 'float',
+        'latency_p50': 'float',
+        'latency_p95': 'float',
+        'received': 'uint64',
+        'refused': 'uint64',
+        'dropped': 'uint64',
+        'worker_age': 'float',
+    },
+    'action.CalibrateShape.Goal': {'duration': 'float', 'body_id': 'string'},
+    'action.CalibrateShape.Result': {
+        'ok': 'boolean',
+        'message': 'string',
+        'body_id': 'string',
+        'betas': 'float[10]',
+    },
+    'action.CalibrateShape.Feedback': {'elapsed': 'float', 'betas': 'float[10]'},
+    'action.WarmUp.Goal': {'fits': 'uint32'},
+    'action.WarmUp.Result': {
+        'ok': 'boolean',
+        'message': 'string',
+        'slowest': 'float',
+        'median': 'float',
+    },
+    'action.WarmUp.Feedback': {'done': 'uint32'},
+}
+
+EVENT_KINDS = [
+    'CREATED',
+    'LOST',
+    'REACQUIRED',
+    'ID_SWAP_SUSPECTED',
+    'RESET',
+    'TIME_JUMP',
+    'DEGRADED',
+    'RECOVERED',
+    'PROVENANCE',
+    'PRIMARY',
+    'PARAMETERS',
+    'CAMERA',
+    'INPUT',
+    'PROGRESS',
+    'FAILED',
+]
 
 CONSTANTS = {
     'KeypointFrame': {'DIM_2D': 2, 'DIM_3D': 3}
@@ -111,6 +216,7 @@ CONSTANTS = {
     | {'SRC_OBSERVED': 0, 'SRC_PARTIAL': 1, 'SRC_COMPLETED': 2, 'SRC_PREDICTED': 3}
     | {'SRC_DEFAULT': 4},
     'HandState': {'LEFT': 0, 'RIGHT': 1},
+    'TrackEvent': {name: number for number, name in enumerate(EVENT_KINDS)},
 }
 
 
@@ -121,6 +227,15 @@ def message_type(name: str) -> type:
 @pytest.mark.parametrize('name', FIELDS)
 def test_fields_and_types_are_those_of_the_interface(name: str) -> None:
     assert message_type(name).get_fields_and_field_types() == FIELDS[name]
+
+
+@pytest.mark.parametrize('name', CALLS)
+def test_parts_of_services_and_actions_are_those_of_the_interface(name: str) -> None:
+    folder, call, part = name.split('.')
+    kind = getattr(getattr(importlib.import_module(f'dposer_ros.{folder}'), call), part)
+    fields = dict(kind.get_fields_and_field_types())
+    fields.pop('structure_needs_at_least_one_member', None)  # rosidl's, where there is none
+    assert fields == CALLS[name]
 
 
 @pytest.mark.parametrize('name', CONSTANTS)
