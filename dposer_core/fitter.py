@@ -116,6 +116,8 @@ class PoseFitter:
         self._started_ns = 0
         self._bad_frames = 0
         self._frozen: tuple[int, np.ndarray] | None = None  # stamp of the anchor, betas
+        self._given_betas: np.ndarray | None = None
+        self._freeze_after: float | None = None  # s, instead of the configured time
         self._hand_seen_ns = [0, 0]
         self._last: FitResult | None = None
         self._last_velocity = (np.zeros(3), np.zeros((1 + len(skeleton.PRIOR_JOINTS), 3)))
@@ -131,6 +133,19 @@ class PoseFitter:
         if self._frozen is not None:
             smoothness.walk[BETAS] = self._window.smoothness.walk[BETAS]
         self._window.smoothness = smoothness
+
+    def fix_shape(self, betas: np.ndarray) -> None:
+        """Keep these betas (10,) from the next frame on, which starts a new window."""
+        self._given_betas = np.array(betas, dtype=float)
+        self._restart()
+
+    def calibrate_shape(self, seconds: float) -> None:
+        """Estimate the betas anew from the next frame on, and freeze them after `seconds`.
+
+        The window starts anew: what it holds about the shape has the weight of certainty.
+        """
+        self._given_betas, self._freeze_after = None, seconds
+        self._restart()
 
     @property
     def last(self) -> FitResult | None:
@@ -354,6 +369,9 @@ class PoseFitter:
     def _start_window(self, stamp_ns, pose: Pose, seen: _Evidence, count, spent) -> int:
         self._restart()
         self._started_ns = stamp_ns
+        if self._given_betas is not None:
+            pose = self._with_betas(pose, self._given_betas)
+            self._freeze_at(stamp_ns, self._given_betas)
         self._window.append(stamp_ns, pose, seen)
         return self._iterate(count, 1, spent)
 
@@ -536,11 +554,21 @@ class PoseFitter:
 
     def _freeze_betas(self, stamp_ns: int) -> None:
         """After enough evidence an anchor on the newest frame holds the betas for good."""
-        after = self.config.fit.freeze_betas_after
+        configured = self.config.fit.freeze_betas_after
+        after = configured if self._freeze_after is None else self._freeze_after
         if self._frozen is None and (stamp_ns - self._started_ns) * 1e-9 >= after:
-            betas = self._window.frames[-1].estimate.coefficients[: skeleton.NUM_BETAS]
-            self._frozen = (stamp_ns, betas.copy())
-            self._window.smoothness.walk[BETAS] = _FROZEN_PRECISION**-0.5
+            self._freeze_at(
+                stamp_ns, self._window.frames[-1].estimate.coefficients[: skeleton.NUM_BETAS]
+            )
+
+    def _freeze_at(self, stamp_ns: int, betas: np.ndarray) -> None:
+        self._frozen = (stamp_ns, betas.copy())
+        self._window.smoothness.walk[BETAS] = _FROZEN_PRECISION**-0.5
+
+    def _with_betas(self, pose: Pose, betas: np.ndarray) -> Pose:
+        coefficients = pose.coefficients.copy()
+        coefficients[: skeleton.NUM_BETAS] = betas
+        return Pose(pose.pelvis, pose.rotations, coefficients)
 
     def _set_prior_statistics(self) -> None:
         joints, expression = 3 * len(skeleton.PRIOR_JOINTS), self.kinematics.tables.num_expression

@@ -93,6 +93,22 @@ class PeopleFitter:
         self._tracks.clear()
         self._stamp_ns = None
 
+    def forget(self, body_id: str) -> None:
+        """Forget one person; whoever stands there comes back under a new id."""
+        self._tracks = [track for track in self._tracks if track.body_id != body_id]
+
+    def fix_shape(self, body_id: str, betas: np.ndarray) -> None:
+        """Keep these betas (10,) from the next frame on; nothing happens if nobody has this id."""
+        for track in self._tracks:
+            if track.body_id == body_id:
+                track.fix_shape(betas)
+
+    def calibrate_shape(self, body_id: str, seconds: float) -> None:
+        """Estimate the betas anew for a while, then freeze them."""
+        for track in self._tracks:
+            if track.body_id == body_id:
+                track.calibrate_shape(seconds)
+
     def _assign(
         self, observations: list[Observation]
     ) -> tuple[dict[int, Observation], list[Observation]]:

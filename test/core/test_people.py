@@ -96,3 +96,36 @@ def test_time_going_backwards_is_refused(tables) -> None:
         fitter.step(START_NS - FRAME_NS, [])
     fitter.reset()
     assert fitter.step(START_NS - FRAME_NS, []) == []
+
+
+def test_given_shape_is_kept_and_calibration_frees_it(tables) -> None:
+    """Shape of a known person, then estimated anew for a moment, then frozen again."""
+    fitter = PeopleFitter(tables, None, _quick())
+    stream = _people(tables, [(0.0, 0.1, 3.5)], 9)
+    given = np.linspace(-1.0, 1.0, 10)
+    for _ in range(2):
+        seen = next(stream)
+        fitter.step(seen[0].stamp_ns, seen)
+    fitter.fix_shape('p0001', given)
+    for _ in range(3):
+        seen = next(stream)
+        (result,) = fitter.step(seen[0].stamp_ns, seen)
+        assert result.state.betas_frozen
+        np.testing.assert_allclose(result.state.betas, given, atol=1e-3)  # anchor: sigma 0.001
+    fitter.calibrate_shape('p0001', 2.5 * FRAME_NS / SECOND)
+    frozen = []
+    for seen in stream:
+        (result,) = fitter.step(seen[0].stamp_ns, seen)
+        frozen.append(result.state.betas_frozen)
+    assert np.abs(result.state.betas - given).max() > 0.1
+    assert frozen == [False, False, False, True]  # 2.5 frames after the first of them
+
+
+def test_forgotten_person_comes_back_under_a_new_id(tables) -> None:
+    """And the other keeps its own."""
+    fitter = PeopleFitter(tables, None, _quick())
+    for k, seen in enumerate(_people(tables, [(-0.7, 0.1, 3.5), (0.7, 0.1, 3.5)], 3)):
+        results = fitter.step(seen[0].stamp_ns, seen)
+        if k == 1:
+            fitter.forget('p0001')
+    assert {r.body_id for r in results} == {'p0002', 'p0003'}
