@@ -32,7 +32,7 @@ _GAIN = 'gain on the better Gaussian (%)'
 
 def left_out_run(source: str) -> Path:
     """Where the network lies that was trained without `source`."""
-    return DEFAULT_ROOT / 'runs' / f'body_without_{source}' / f'body_without_{source}.safetensors'
+    return DEFAULT_ROOT / 'runs' / f'body_without_{source}' / 'body.safetensors'
 
 
 @table(
