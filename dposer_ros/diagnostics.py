@@ -5,7 +5,7 @@ Keys of Input and Output are those of NVIDIA's greenwave monitor, so its dashboa
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,11 +18,10 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from dposer_core.config import Config
 from dposer_core.state import FitResult, Quality, Status
 from dposer_ros.msg import FitStats
-from dposer_ros.parameters import NodeConfig
+from dposer_ros.parameters import DiagnosticsConfig, NodeConfig
 from dposer_ros.refusals import Refusals
 
 WINDOW = 10.0  # s, over which rates and latencies are judged
-TOLERANCE = 0.1  # share of the expected rate, and of the period for jitter
 NO_OUTPUT = 0.5  # s without output, while input flows, that are an error
 MAX_REFUSED = 0.01  # share of refused frames above which the input is bad
 
@@ -83,7 +82,7 @@ class RateMonitor:
         times = [t for t, _, _ in self._seen if now - t <= WINDOW]
         return (len(times) - 1) / max(now - times[0], 1e-3) if len(times) > 1 else 0.0
 
-    def keys(self, expected_rate: float, dropped: int) -> dict[str, Any]:
+    def keys(self, expected_rate: float, dropped: int, tolerance: float) -> dict[str, Any]:
         """The keys of greenwave; times in ms."""
         stamps = np.array([s for _, s, _ in self._seen], dtype=np.float64) * 1e-9
         steps = np.diff(stamps)
@@ -98,12 +97,23 @@ class RateMonitor:
             else 0.0,
             'mean_abs_jitter_msg': round(float(jitter.mean()) * 1e3, 3),
             'max_abs_jitter_msg': round(float(jitter.max()) * 1e3, 3),
-            'num_jitter_outliers_msg': int((jitter > TOLERANCE * period).sum()),
+            'num_jitter_outliers_msg': int((jitter > tolerance * period).sum()),
             'num_non_increasing_msg': self._non_increasing,
             'total_dropped_frames': dropped,
             'expected_frequency': expected_rate,
-            'tolerance': TOLERANCE,
+            'tolerance': tolerance,
         }
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The last ten seconds in a few numbers."""
+
+    input_rate: float  # Hz
+    output_rate: float  # Hz
+    latency_p50: float  # s, acquisition -> publication; NaN without frames
+    latency_p95: float  # s
+    received: int  # frames since activation
 
 
 class Diagnostics:
@@ -131,6 +141,25 @@ class Diagnostics:
             self._lost_upstream = 0
             self._last_seq = 0
             self._deadline_misses = 0
+            self._clock_jumps: list[str] = []
+            self._events: Counter[str] = Counter()
+
+    def happened(self, kind: str, reason: str) -> None:
+        """Count an event by its kind, and remember the newest jump of time."""
+        with self._lock:
+            self._events[kind] += 1
+            if kind == 'TIME_JUMP':
+                self._clock_jumps.append(reason)
+                del self._clock_jumps[:-1]
+
+    def summary(self) -> Summary:
+        """Rates, latency and counters as `~/get_status` gives them."""
+        with self._lock:
+            totals = [times['total'] for _, times in self._frames]
+            p50, p95 = np.percentile(totals, (50, 95)) if totals else (np.nan, np.nan)
+            return Summary(
+                self._input.rate(), self._output.rate(), float(p50), float(p95), self._received
+            )
 
     @property
     def deadline_misses(self) -> int:
@@ -161,7 +190,13 @@ class Diagnostics:
             self._deadline_misses += times.stages.get('fit', 0.0) > deadline
 
     def report(
-        self, state: str, model: Mapping[str, Any], dropped: int, config: Config, node: NodeConfig
+        self,
+        state: str,
+        model: Mapping[str, Any],
+        dropped: int,
+        config: Config,
+        node: NodeConfig,
+        worker_age: float = 0.0,
     ) -> DiagnosticArray:
         """The statuses of the last seconds; the header is left to the caller.
 
@@ -171,18 +206,22 @@ class Diagnostics:
             dropped: frames that a newer one replaced before they were fitted.
             config: for the thresholds.
             node: for the expected rate.
+            worker_age: seconds since the fit in progress began.
         """
         with self._lock:
             statuses = [
-                self._input_status(state, node.expected_rate),
-                self._fit_status(state, dropped, config.fit.deadline),
-                self._output_status(state),
+                self._input_status(state, node.diagnostics),
+                self._fit_status(state, dropped, config.fit.deadline, worker_age, node),
+                self._output_status(state, node.diagnostics),
                 self._model_status(state, model),
+                self._tracks_status(),
+                self._clock_status(state, config),
             ]
         return DiagnosticArray(status=statuses)
 
-    def _input_status(self, state: str, expected: float) -> DiagnosticStatus:
-        keys = self._input.keys(expected, self._lost_upstream)
+    def _input_status(self, state: str, limits: DiagnosticsConfig) -> DiagnosticStatus:
+        expected = limits.expected_rate
+        keys = self._input.keys(expected, self._lost_upstream, limits.tolerance)
         keys['received'] = self._received
         keys['refused'] = self._refusals.total
         keys.update({f'refused_{cause}': n for cause, n in sorted(self._refusals.counts.items())})
@@ -194,13 +233,15 @@ class Diagnostics:
         elif self._refusals.total > MAX_REFUSED * self._received:
             cause, count = self._refusals.counts.most_common(1)[0]
             level, message = DiagnosticStatus.WARN, f'refused input, mostly {cause} ({count})'
-        elif expected and keys['frame_rate_node'] < (1.0 - TOLERANCE) * expected:
+        elif expected and keys['frame_rate_node'] < (1.0 - limits.tolerance) * expected:
             level = DiagnosticStatus.WARN
             message = f'{keys["frame_rate_node"]} Hz, expected {expected} Hz'
         return self._status('Input', level, message, keys)
 
-    def _fit_status(self, state: str, dropped: int, deadline: float) -> DiagnosticStatus:
-        keys: dict[str, Any] = {}
+    def _fit_status(
+        self, state: str, dropped: int, deadline: float, worker_age: float, node: NodeConfig
+    ) -> DiagnosticStatus:
+        keys: dict[str, Any] = {'worker_age_ms': round(worker_age * 1e3, 1)}
         for stage in STAGES:
             seconds = [times[stage] for _, times in self._frames if stage in times]
             if seconds:
@@ -221,10 +262,12 @@ class Diagnostics:
         if state == 'active' and keys.get('fit_p95_ms', 0.0) > deadline * 1e3:
             level = DiagnosticStatus.WARN
             message = f'p95 of the fit {keys["fit_p95_ms"]} ms is above the deadline'
+        if worker_age > node.worker.hang_timeout:
+            level, message = DiagnosticStatus.ERROR, f'the fit hangs for {worker_age:.1f} s'
         return self._status('Fit', level, message, keys)
 
-    def _output_status(self, state: str) -> DiagnosticStatus:
-        keys = self._output.keys(0.0, 0)
+    def _output_status(self, state: str, limits: DiagnosticsConfig) -> DiagnosticStatus:
+        keys = self._output.keys(0.0, 0, limits.tolerance)
         keys['people'] = sum(r.status != Status.LOST for r in self._results)
         now = time.monotonic()
         is_fed = self._input.last is not None and now - self._input.last < NO_OUTPUT
@@ -238,7 +281,38 @@ class Diagnostics:
         keys = dict(model) | {'rss_mib': round(self._process.memory_info().rss / 2**20, 1)}
         error = model.get('error', '')
         level = DiagnosticStatus.ERROR if error else DiagnosticStatus.OK
-        return self._status('Model', level, str(error) or state, keys)
+        return self._status('Model/GPU', level, str(error) or state, keys)
+
+    def _tracks_status(self) -> DiagnosticStatus:
+        keys: dict[str, Any] = {}
+        for result in self._results:
+            keys[f'{result.body_id}_status'] = Status(result.status).name
+            keys[f'{result.body_id}_observed'] = round(result.observed_fraction, 3)
+        keys |= {f'events_{kind.lower()}': n for kind, n in sorted(self._events.items())}
+        present = sum(result.status != Status.LOST for result in self._results)
+        swaps = self._events['ID_SWAP_SUSPECTED']
+        level = DiagnosticStatus.WARN if swaps else DiagnosticStatus.OK
+        message = f'{present} tracked' + (f', {swaps} suspected id swaps' if swaps else '')
+        return self._status('Tracks', level, message, keys)
+
+    def _clock_status(self, state: str, config: Config) -> DiagnosticStatus:
+        counts = self._refusals.counts
+        causes = ('stamp_zero', 'stamp_future', 'stamp_stale', 'stamp_order', 'stamp_repeated')
+        keys: dict[str, Any] = {cause: counts[cause] for cause in causes}
+        keys['jumps'] = self._events['TIME_JUMP']
+        keys['max_age_s'] = config.input.max_age
+        keys['max_future_s'] = config.input.max_future
+        level, message = DiagnosticStatus.OK, 'stamps fit the clock'
+        if self._clock_jumps:
+            message = self._clock_jumps[-1]
+        if state == 'active' and counts['stamp_future'] + counts['stamp_stale'] > (
+            MAX_REFUSED * self._received
+        ):
+            level, message = (
+                DiagnosticStatus.WARN,
+                'stamps and clock do not fit: see input.max_age',
+            )
+        return self._status('Clock', level, message, keys)
 
     def _status(
         self, part: str, level: bytes, message: str, keys: Mapping[str, Any]

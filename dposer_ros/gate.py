@@ -14,6 +14,10 @@ class StampGate:
     def __init__(self) -> None:
         self._newest_ns: int | None = None
 
+    def clear(self) -> None:
+        """Time starts again: admit whatever stamp comes next."""
+        self._newest_ns = None
+
     def admit(self, stamp_ns: int, now_ns: int, config: InputConfig) -> None:
         """Remember the stamp, or refuse it.
 

@@ -6,6 +6,7 @@ ms fit of a 30 Hz stream let the age grow to 646 ms with depth 10; it stayed nea
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -34,6 +35,7 @@ class LatestWorker(Generic[Item]):
         self._on_error = on_error
         self._idle_period = idle_period
         self._slot: Item | None = None
+        self._jobs: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
         self._running = True
         self._busy_since: float | None = None
@@ -63,6 +65,17 @@ class LatestWorker(Generic[Item]):
             self._slot = item
             self._changed.notify()
 
+    def post(self, job: Callable[[], None]) -> None:
+        """Have the thread call `job` before the next item; never blocks on the work itself."""
+        with self._changed:
+            self._jobs.append(job)
+            self._changed.notify()
+
+    def forget(self) -> None:
+        """Drop the item that waits."""
+        with self._changed:
+            self._slot = None
+
     def stop(self, timeout: float) -> bool:
         """End the thread after the call in progress, forgetting what waits.
 
@@ -72,18 +85,21 @@ class LatestWorker(Generic[Item]):
         with self._changed:
             self._running = False
             self._slot = None
+            self._jobs.clear()
             self._changed.notify()
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         while self._running:
-            item = self._take()
+            job, item = self._take()
             if not self._running:
                 return
             self._busy_since = time.monotonic()
             try:
-                if item is None:
+                if job is not None:
+                    job()
+                elif item is None:
                     self._idle()
                 else:
                     self._handle(item)
@@ -92,11 +108,14 @@ class LatestWorker(Generic[Item]):
             finally:
                 self._busy_since = None
 
-    def _take(self) -> Item | None:
-        """The waiting item; None when none came within the idle period."""
+    def _take(self) -> tuple[Callable[[], None] | None, Item | None]:
+        """A waiting job, or the waiting item; two None when neither came in the idle period."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._slot is not None or not self._running, self._idle_period
+                lambda: self._slot is not None or bool(self._jobs) or not self._running,
+                self._idle_period,
             )
+            if self._jobs:
+                return self._jobs.popleft(), None
             item, self._slot = self._slot, None
-            return item
+            return None, item

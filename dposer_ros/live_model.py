@@ -36,6 +36,18 @@ class Fitter(Protocol):
         """Use other live parameters from now on."""
         ...
 
+    def forget(self, body_id: str) -> None:
+        """Forget one person."""
+        ...
+
+    def fix_shape(self, body_id: str, betas: np.ndarray) -> None:
+        """Keep these betas (10,) of a person."""
+        ...
+
+    def calibrate_shape(self, body_id: str, seconds: float) -> None:
+        """Estimate a person's betas anew, then freeze them."""
+        ...
+
 
 @dataclass(frozen=True)
 class LiveModel:

@@ -7,13 +7,14 @@ One message: `_on_keypoints` (executor thread) judges its stamp and puts it into
 import dataclasses
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
@@ -22,7 +23,7 @@ from std_msgs.msg import Header
 from dposer_core.config import Config
 from dposer_core.errors import DPoserError, ObservationError
 from dposer_core.observation import Observation
-from dposer_core.state import FitResult, Status
+from dposer_core.state import FitResult, Quality, Status
 from dposer_ros.conversions import (
     Cameras,
     cameras_from_msg,
@@ -31,22 +32,26 @@ from dposer_ros.conversions import (
     observations_from_msg,
 )
 from dposer_ros.diagnostics import Diagnostics, FrameTimes
+from dposer_ros.events import KINDS, SHORT_GAP, ClockWatch, Event, TrackWatch
 from dposer_ros.gate import StampGate
 from dposer_ros.keypoint_source import KeypointSource
 from dposer_ros.latest import LatestWorker
 from dposer_ros.live_model import LiveModel, load_live_model
-from dposer_ros.msg import KeypointFrame
+from dposer_ros.msg import Heartbeat, KeypointFrame, TrackEvent
 from dposer_ros.outputs import Counters, Outputs
 from dposer_ros.parameters import NodeParameters
 from dposer_ros.process import run_until_signal
 from dposer_ros.refusals import Refusals, Refused, guarded, transition
 
 CAMERA_QOS = QoSProfile(depth=1)
+EVENTS_QOS = QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 QOS_OVERRIDES = QoSOverridingOptions.with_default_policies()
 
 # Silence that is answered with predictions: longer than the period of the slowest detectors
 # (5 Hz), shorter than the age at which a state may no longer be called TRACKING.
-SILENCE = 0.25  # s
+SILENCE = SHORT_GAP
+HEARTBEAT = 0.1  # s
+NO_OUTPUT = 0.5  # s without output that the heartbeat calls HOLD
 STOP_TIMEOUT = 0.5  # s, for the fit in progress
 
 
@@ -74,19 +79,33 @@ class WholeBodyNode(LifecycleNode):
         super().__init__('dposer_wholebody', **kwargs)
         self.error = ''
         self._fitter_factory = fitter_factory
-        self._settings = NodeParameters(self, lambda: self._model is not None)
         self.refusals = Refusals(self.get_logger())
         self._diagnostics = Diagnostics(self.get_name(), self.refusals)
+        self._events_pub = self.create_publisher(TrackEvent, '~/events', EVENTS_QOS)
+        self._settings = NodeParameters(self, lambda: self._model is not None, self._on_parameters)
         self._model: LiveModel | None = None
         self._outputs: Outputs | None = None
         self._worker: LatestWorker[tuple[KeypointFrame, FrameTimes]] | None = None
         self._source: KeypointSource | None = None
         self._camera_input: Subscription | None = None
         self._cameras: Cameras | None = None
+        self._watch = TrackWatch()
+        self._clock_watch = ClockWatch()
+        self._quality = Quality.HOLD
+        self._output_at: float | None = None  # perf_counter seconds
+        self._beat = 0
+        self._is_hanging = False
+        self._heartbeat_pub = self.create_publisher(Heartbeat, '~/heartbeat', 1)
         self._diagnostics_pub = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        # A wall timer: diagnostics go on when simulated time stands still.
-        self.create_timer(
-            1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        # Both go on when simulated time stands still.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        self.create_timer(HEARTBEAT, self._publish_heartbeat, clock=steady)
+        backwards = JumpThreshold(
+            min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True
+        )
+        self._jumps = self.get_clock().create_jump_callback(
+            backwards, post_callback=self._on_time_jump
         )
 
     @property
@@ -120,6 +139,9 @@ class WholeBodyNode(LifecycleNode):
             self._cameras = cameras_from_msg(msg)
         except ObservationError as error:
             raise Refused('camera_info', str(error)) from error
+        if self._camera_content:
+            size = f'{msg.width}x{msg.height}'
+            self.announce(Event(TrackEvent.CAMERA, f'another camera_info: {size}'))
         self._camera_content = content
 
     # --- one frame: worker thread -------------------------------------------------------------
@@ -127,8 +149,10 @@ class WholeBodyNode(LifecycleNode):
     def _fit_latest(self, arrival: tuple[KeypointFrame, FrameTimes]) -> None:
         msg, times = arrival
         times.taken()
+        config = self._live_config()
+        if times.age_in + times.stages['queue'] > config.input.max_age:
+            raise Refused('stamp_stale', 'the frame grew too old while the fit was busy')
         with times.stage('preprocess'):
-            config = self._live_config()
             observations, refused = observations_from_msg(msg, self._cameras, config.input)
         for refusal in refused:
             self.refusals.add(refusal.cause, str(refusal))
@@ -148,14 +172,26 @@ class WholeBodyNode(LifecycleNode):
         """Fit, after forgetting everything if time or the camera is another one."""
         stamp_ns = ns_from_stamp(msg.header.stamp)
         frame = LastFrame(stamp_ns, msg.header.frame_id, msg.dim, times.arrived)
-        if self._last is not None and (
-            stamp_ns <= self._last.stamp_ns
-            or (frame.frame_id, frame.dim) != (self._last.frame_id, self._last.dim)
-        ):
-            self.get_logger().info('time went back or the input changed: all tracks start anew')
-            self._forget()
+        change = self._break_before(frame, config)
+        if change is not None:
+            self.forget(change)
         self._last = frame
         return self._model.fitter.step(stamp_ns, observations, config.fit.deadline)
+
+    def _break_before(self, frame: LastFrame, config: Config) -> Event | None:
+        """Why this frame does not continue what was fitted before; None if it does."""
+        if self._last is None:
+            return None
+        step = (frame.stamp_ns - self._last.stamp_ns) * 1e-9
+        if step <= 0.0:
+            return Event(TrackEvent.TIME_JUMP, f'stamps went back by {-step:.3f} s')
+        # After real silence nobody is left here: then it is a gap and not a jump.
+        if step > config.occlusion.lost_timeout and self._people:
+            return Event(TrackEvent.TIME_JUMP, f'stamps jumped ahead by {step:.3f} s')
+        if (frame.frame_id, frame.dim) != (self._last.frame_id, self._last.dim):
+            reason = f'keypoints are now {frame.dim}D in {frame.frame_id!r}'
+            return Event(TrackEvent.INPUT, reason)
+        return None
 
     def _predict_silence(self) -> None:
         """Called when no frame comes: predict those who were there, until they are lost."""
@@ -174,6 +210,7 @@ class WholeBodyNode(LifecycleNode):
     def _publish(self, results: list[FitResult], header: Header, times: FrameTimes) -> bool:
         """Publish unless the stamp would run backwards; False if so."""
         stamp_ns = ns_from_stamp(header.stamp)
+        results = [self._with_reacquired(result) for result in results]
         self._people = [r for r in results if r.status != Status.LOST]
         if self._published_ns is not None and stamp_ns <= self._published_ns:
             self.refusals.add(
@@ -181,10 +218,30 @@ class WholeBodyNode(LifecycleNode):
             )
             return False
         self._published_ns = stamp_ns
-        self._outputs.publish(
-            results, header, times, self._counters(), self._settings.node.publish_tf
-        )
+        primary_id = self._outputs.primary_id
+        kept = self._outputs.publish(results, header, times, self._counters(), self._settings.node)
+        self._output_at = time.perf_counter()
+        self._quality = max((r.quality for r in results), default=Quality.FULL)
+        for event in self._watch.update(kept):
+            self.announce(event, header)
+        if self._outputs.primary_id not in ('', primary_id):
+            event = Event(TrackEvent.PRIMARY, 'is primary now', self._outputs.primary_id)
+            self.announce(event, header)
+        self._forget_broken(results, kept)
         return True
+
+    def _with_reacquired(self, result: FitResult) -> FitResult:
+        """The first measured state after a gap says so."""
+        if not self._watch.reacquired(result):
+            return result
+        return dataclasses.replace(result, status=Status.REACQUIRED)
+
+    def _forget_broken(self, results: list[FitResult], kept: list[FitResult]) -> None:
+        """A person whose numbers are not finite must not poison the frames to come."""
+        good = {result.body_id for result in kept}
+        for body_id in {result.body_id for result in results} - good:
+            self._model.fitter.forget(body_id)
+            self._people = [r for r in self._people if r.body_id != body_id]
 
     def _live_config(self) -> Config:
         """The parameters as they are now, known to the fitter too."""
@@ -194,17 +251,24 @@ class WholeBodyNode(LifecycleNode):
             self._fitted_config = config
         return config
 
-    def _forget(self) -> None:
+    def forget(self, why: Event | None = None) -> None:
+        """Forget everybody; in the worker thread, or while there is none."""
+        if why is not None:
+            self.get_logger().info(f'{why.reason}: all tracks start anew')
+            self.announce(why)
         self._model.fitter.reset()
         self._outputs.reset()
+        self._watch.clear()
         self._last: LastFrame | None = None
         self._people: list[FitResult] = []
         self._published_ns: int | None = None
 
     def _on_worker_error(self, error: Exception) -> None:
-        if not isinstance(error, Refused):
-            self._forget()  # the frame may have left the fitter half way
         self.refusals.add_error('fit_failed', error)
+        if not isinstance(error, Refused):  # the frame may have left the fitter half way
+            self.forget(Event(TrackEvent.RESET, f'the fit failed ({type(error).__name__})'))
+        elif self._people:
+            self._predict_silence()  # bad frames without end are silence too
 
     # --- lifecycle: executor thread -----------------------------------------------------------
 
@@ -214,6 +278,7 @@ class WholeBodyNode(LifecycleNode):
         self._free()
         self._settings.check()
         begin = time.perf_counter()
+        self.announce(Event(TrackEvent.PROGRESS, 'loading the body model and the prior'))
         self._fitted_config = self._settings.core
         model = self._fitter_factory(self._fitted_config)
         self._outputs = Outputs(self, model.info, model.rest_joints, self.refusals.add)
@@ -223,15 +288,17 @@ class WholeBodyNode(LifecycleNode):
         gc.freeze()
         seconds = time.perf_counter() - begin
         self.get_logger().info(f'configured with {model.info.name} in {seconds:.1f} s')
+        self.announce(Event(TrackEvent.PROGRESS, f'configured in {seconds:.1f} s'))
 
     @transition(on_failure=TransitionCallbackReturn.FAILURE)
     def on_activate(self) -> None:
         """Open the inputs and start the worker."""
         self._stop_input()  # of an activation that failed half way
-        self._forget()
+        self.forget()
         self.refusals.clear()
         self._diagnostics.clear()
         self._gate = StampGate()
+        self._output_at = None
         self._cameras = None
         self._camera_content: tuple = ()
         self._worker = LatestWorker(self._fit_latest, self._predict_silence, self._on_worker_error)
@@ -250,7 +317,7 @@ class WholeBodyNode(LifecycleNode):
         """Close the inputs and say that everybody is lost; the model stays warm."""
         self._stop_input()
         self._publish_lost()
-        self._forget()
+        self.forget()
 
     @transition(on_failure=TransitionCallbackReturn.ERROR)
     def on_cleanup(self) -> None:
@@ -324,13 +391,89 @@ class WholeBodyNode(LifecycleNode):
             rejected_inputs=self.refusals.total,
         )
 
+    def announce(self, event: Event, header: Header | None = None) -> None:
+        """Publish an event, with the header of its frame or the time now."""
+        msg = TrackEvent(kind=event.kind, reason=event.reason, body_id=event.body_id)
+        if header is None:
+            msg.header.stamp = self.get_clock().now().to_msg()
+        else:
+            msg.header = header
+        self._events_pub.publish(msg)
+        self._diagnostics.happened(KINDS[event.kind], event.reason)
+
+    def transition_failed(self, reason: str) -> None:
+        """Say so where people look; the log has the traceback."""
+        self.announce(Event(TrackEvent.FAILED, reason))
+        self._publish_diagnostics()
+
+    @property
+    def state(self) -> str:
+        """unconfigured, inactive or active."""
+        return 'active' if self._worker else ('inactive' if self._model else 'unconfigured')
+
+    @guarded
+    def _on_parameters(self, changes: Mapping[str, Any]) -> None:
+        text = ', '.join(f'{name} = {value!r}' for name, value in changes.items())
+        self.announce(Event(TrackEvent.PARAMETERS, text))
+
+    @guarded
+    def _on_time_jump(self, jump: TimeJump) -> None:
+        """Simulated time went back (a bag in a loop), or was switched on or off."""
+        back = -jump.delta.nanoseconds * 1e-9
+        self._time_went_back(f'the clock went back by {back:.3f} s' if back > 0 else 'other clock')
+
+    def _time_went_back(self, reason: str) -> None:
+        worker = self._worker
+        if worker is None:
+            return
+        self._gate.clear()
+        worker.forget()
+        worker.post(lambda: self.forget(Event(TrackEvent.TIME_JUMP, reason)))
+
+    @guarded
+    def _publish_heartbeat(self) -> None:
+        self._watch_clock()
+        worker, now = self._worker, time.perf_counter()
+        worker_age = 0.0 if worker is None else worker.busy_for
+        self._watch_worker(worker_age)
+        output_age = float('nan') if self._output_at is None else now - self._output_at
+        self._beat += 1
+        msg = Heartbeat(beat=self._beat, state=self.state, worker_age=worker_age)
+        msg.header.stamp = self.get_clock().now().to_msg()
+        msg.output_age = output_age
+        msg.quality = int(self._quality if output_age <= NO_OUTPUT else Quality.HOLD)
+        self._heartbeat_pub.publish(msg)
+
+    def _watch_clock(self) -> None:
+        if self.get_clock().ros_time_is_active:
+            self._clock_watch = ClockWatch()
+            return
+        step_ns = self._clock_watch.step_ns(time.time_ns(), time.monotonic_ns())
+        if step_ns < 0:
+            self._time_went_back(f'the clock was set back by {-step_ns * 1e-9:.3f} s')
+
+    def _watch_worker(self, age: float) -> None:
+        hangs = age > self._settings.node.worker.hang_timeout
+        if hangs and not self._is_hanging:
+            reason = f'the fit in progress takes {age:.1f} s'
+            self.refusals.add('fit_hangs', reason)
+            self.announce(Event(TrackEvent.FAILED, reason))
+            self._publish_diagnostics()
+        elif self._is_hanging and not hangs:
+            self.announce(Event(TrackEvent.RECOVERED, 'the fit goes on'))
+        self._is_hanging = hangs
+
     @guarded
     def _publish_diagnostics(self) -> None:
         details = dict(self._model.details if self._model else {}, error=self.error)
-        state = 'active' if self._worker else ('inactive' if self._model else 'unconfigured')
-        dropped = self._counters().dropped_inputs
+        worker = self._worker
         report = self._diagnostics.report(
-            state, details, dropped, self._settings.core, self._settings.node
+            self.state,
+            details,
+            self._counters().dropped_inputs,
+            self._settings.core,
+            self._settings.node,
+            0.0 if worker is None else worker.busy_for,
         )
         report.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics_pub.publish(report)

@@ -21,6 +21,7 @@ from dposer_ros import conversions, urdf
 from dposer_ros.conversions import ModelInfo
 from dposer_ros.diagnostics import FrameTimes
 from dposer_ros.msg import FitStats, HandStateArray, SmplxState, SmplxStateArray
+from dposer_ros.parameters import NodeConfig
 
 # A consumer that asks for it is told when states stop.
 STATE_QOS = QoSProfile(
@@ -87,6 +88,11 @@ class Outputs:
         self._tf = _broadcaster(node)
         self.reset()
 
+    @property
+    def primary_id(self) -> str:
+        """The body that the topics of one person follow; empty if nobody is there."""
+        return self._primary_id
+
     def reset(self) -> None:
         """Forget who is primary and which URDF stands."""
         self._primary_id = ''
@@ -100,8 +106,8 @@ class Outputs:
         header: Header,
         times: FrameTimes,
         counters: Counters,
-        with_tf: bool = True,
-    ) -> None:
+        config: NodeConfig,
+    ) -> list[FitResult]:
         """Put one frame on all topics, the primary person first.
 
         Args:
@@ -109,7 +115,10 @@ class Outputs:
             header: stamp and frame of the input.
             times: stopwatch; the stages `postprocess` and `publish` are added.
             counters: since activation.
-            with_tf: broadcast the body frames.
+            config: what is wanted.
+
+        Returns:
+            Those of `results` that could be published; all numbers of the others were refused.
         """
         with times.stage('postprocess'):
             frame_stats = self._stats(primary_result(results, self._primary_id), counters)
@@ -131,11 +140,12 @@ class Outputs:
                     self._joints.publish(conversions.joint_state_msg(primary.state, header))
             self._states.publish(SmplxStateArray(header=header, states=states))
             self._hands.publish(HandStateArray(header=header, hands=hands))
-            if with_tf:
+            if config.tf.mode != 'none':
                 self._broadcast(states, header)
             if primary is not None and primary.status != Status.LOST:
                 self._publish_urdf(primary)
         self._timing.publish(times.fill(frame_stats))
+        return kept
 
     def flush(self) -> None:
         """Wait until subscribers have what was published, at most a moment.

@@ -21,13 +21,63 @@ from rclpy.parameter import Parameter
 from dposer_core.config import Config, checked, from_mapping, param, parameters
 from dposer_core.errors import ConfigError
 
+TF_MODES = ('none', 'root', 'rep155', 'smplx', 'smplx_hands')
+PRIMARY_POLICIES = ('nearest', 'largest', 'first')
+
 
 @dataclass(frozen=True)
-class NodeConfig:
-    """What concerns the ROS node alone."""
+class TfConfig:
+    """What is broadcast in /tf."""
 
-    autostart: bool = param(False, 'configure and activate without being asked')
-    publish_tf: bool = param(True, 'broadcast the body frames in /tf', live=True)
+    mode: str = param(
+        'rep155',
+        'frames of each person; root: body_<id> alone, rep155: its links too, smplx: all joints '
+        'but the fingers, smplx_hands: all',
+        choices=TF_MODES,
+        live=True,
+    )
+    rate_limit: float = param(
+        0.0,
+        'broadcasts per second at most; 0: every frame',
+        unit='Hz',
+        low=0.0,
+        high=1e3,
+        live=True,
+    )
+
+
+@dataclass(frozen=True)
+class OutputsConfig:
+    """Topics that are off unless asked for."""
+
+    hand_poses: bool = param(False, 'publish /human/hand_poses (OpenXR joints of both hands)')
+    keypoints_completed: bool = param(False, 'publish /human/keypoints_completed')
+    capsules: bool = param(False, 'publish /human/capsules')
+    completed_hands: bool = param(
+        True, 'publish hands of which nothing was seen in the frame too', live=True
+    )
+
+
+@dataclass(frozen=True)
+class HriConfig:
+    """The topics of REP-155."""
+
+    enable: bool = param(True, 'publish /humans/bodies/... if hri_msgs is installed')
+
+
+@dataclass(frozen=True)
+class PrimaryConfig:
+    """Whom the topics of one person follow."""
+
+    policy: str = param(
+        'nearest', 'who is primary until ~/set_primary names a body', choices=PRIMARY_POLICIES
+    )
+
+
+@dataclass(frozen=True)
+class DiagnosticsConfig:
+    """When diagnostics warn."""
+
     expected_rate: float = param(
         0.0,
         'input rate below which diagnostics warn; 0: any',
@@ -36,6 +86,58 @@ class NodeConfig:
         high=1e3,
         live=True,
     )
+    tolerance: float = param(
+        0.1,
+        'accepted share of the expected rate, and of the period for jitter',
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
+
+
+@dataclass(frozen=True)
+class StorageConfig:
+    """Where services put files."""
+
+    folder: str = param('', 'folder of saved shapes and snapshots; empty: ~/.ros/dposer_ros')
+
+
+@dataclass(frozen=True)
+class SnapshotConfig:
+    """What ~/snapshot can look back on."""
+
+    seconds: float = param(
+        10.0, 'inputs and states remembered; 0: none', unit='s', low=0.0, high=300.0
+    )
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """The thread that fits."""
+
+    hang_timeout: float = param(
+        1.0,
+        'a fit that takes longer hangs: error and event',
+        unit='s',
+        low=0.1,
+        high=60.0,
+        live=True,
+    )
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """What concerns the ROS node alone."""
+
+    autostart: bool = param(False, 'configure and activate without being asked')
+    tf: TfConfig = TfConfig()
+    outputs: OutputsConfig = OutputsConfig()
+    hri: HriConfig = HriConfig()
+    primary: PrimaryConfig = PrimaryConfig()
+    diagnostics: DiagnosticsConfig = DiagnosticsConfig()
+    storage: StorageConfig = StorageConfig()
+    snapshot: SnapshotConfig = SnapshotConfig()
+    worker: WorkerConfig = WorkerConfig()
 
 
 # rclpy declares these on every node.
@@ -51,11 +153,18 @@ class NodeParameters:
     Args:
         node: where to declare them.
         is_configured: whether values that are not live are in use.
+        on_change: told what was changed, after it is in use.
     """
 
-    def __init__(self, node: Node, is_configured: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        node: Node,
+        is_configured: Callable[[], bool] = lambda: False,
+        on_change: Callable[[Mapping[str, Any]], None] = lambda changes: None,
+    ) -> None:
         self._node = node
         self._is_configured = is_configured
+        self._on_change = on_change
         self._known = known_parameters()
         self._errors: dict[str, str] = {}
         self.core = Config()
@@ -127,6 +236,8 @@ class NodeParameters:
         for name in values:
             self._errors.pop(name, None)
         self._apply(values)
+        if values:
+            self._on_change(values)
 
     def _apply(self, values: Mapping[str, Any]) -> None:
         self.core, self.node = self._merged(values)

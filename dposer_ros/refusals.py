@@ -19,7 +19,7 @@ from dposer_core.errors import ObservationError
 WARN_PERIOD = 5.0  # s, per cause
 
 # Causes that do not go away by themselves.
-ERROR_CAUSES = ('camera_info', 'callback_failed', 'fit_failed')
+ERROR_CAUSES = ('camera_info', 'callback_failed', 'fit_failed', 'fit_hangs')
 
 
 class Refused(ObservationError):
@@ -95,7 +95,7 @@ def guarded(callback: Callable[..., None]) -> Callable[..., None]:
 def transition(on_failure: TransitionCallbackReturn) -> Callable[[Callable], Callable]:
     """A lifecycle transition that says why it failed; rclpy would swallow the exception.
 
-    Its node keeps the reason in `error`, empty after success.
+    Its node keeps the reason in `error`, empty after success, and has a `transition_failed`.
 
     Args:
         on_failure: what to return then.
@@ -110,6 +110,7 @@ def transition(on_failure: TransitionCallbackReturn) -> Callable[[Callable], Cal
                 self.error = f'{method.__name__}: {error}'
                 self.get_logger().error(traceback.format_exc())
                 self.get_logger().error(self.error)
+                self.transition_failed(self.error)
                 return on_failure
             self.error = ''
             return TransitionCallbackReturn.SUCCESS

@@ -12,10 +12,12 @@ from diagnostic_msgs.msg import DiagnosticArray
 from dposer_ros.msg import (
     FitStats,
     HandStateArray,
+    Heartbeat,
     KeypointFrame,
     PersonKeypoints,
     SmplxState,
     SmplxStateArray,
+    TrackEvent,
 )
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -29,6 +31,7 @@ from dposer_ros.demo.processes import own_domain
 from dposer_ros.node import WholeBodyNode
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+EVENTS = QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 BEST_EFFORT = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
@@ -74,6 +77,8 @@ class Probe(Node):
             ('/human/joint_states', JointState, 50),
             ('/human/urdf', String, LATCHED),
             ('/dposer_wholebody/timing', FitStats, BEST_EFFORT),
+            ('/dposer_wholebody/events', TrackEvent, EVENTS),
+            ('/dposer_wholebody/heartbeat', Heartbeat, 50),
             ('/diagnostics', DiagnosticArray, 50),
         ):
             self.listen(topic, kind, qos)
@@ -101,6 +106,12 @@ class Probe(Node):
     def urdf(self) -> str:
         """The one that stands now."""
         return self.received['/human/urdf'][-1].data
+
+    def events(self, *kinds: str) -> list[TrackEvent]:
+        """Those of these kinds, in the order they came; all if none is named."""
+        numbers = [getattr(TrackEvent, kind) for kind in kinds]
+        events = self.received['/dposer_wholebody/events']
+        return [event for event in events if not kinds or event.kind in numbers]
 
     def states(self) -> list[SmplxState]:
         return self.received['/human/smplx_state']

@@ -65,6 +65,7 @@ class NullFitter:
         self.config = config
         self.seconds = seconds
         self.resets = 0
+        self.shapes: dict[str, tuple[np.ndarray, float]] = {}  # betas, s until they freeze
         self._people: list[FitResult] = []
 
     def step(self, stamp_ns, observations, budget_s=None):
@@ -73,7 +74,7 @@ class NullFitter:
         for i, observation in enumerate(observations):
             if observation.track_id == 'raise':
                 raise RuntimeError('asked to raise')
-            fitted = result(stamp_ns, f'p{i + 1:04d}', 3.0 + i)
+            fitted = self._shaped(result(stamp_ns, f'p{i + 1:04d}', 3.0 + i), observation)
             if observation.track_id == 'nan':
                 joints = fitted.state.joints.copy()
                 joints[7, 1] = np.nan
@@ -81,6 +82,12 @@ class NullFitter:
             results.append(fitted)
         self._people = results
         return results
+
+    def _shaped(self, fitted, observation):
+        betas, seconds = self.shapes.get(fitted.body_id, (np.zeros(10), np.inf))
+        self.shapes[fitted.body_id] = (betas, seconds - 1 / 30)
+        state = dataclasses.replace(fitted.state, betas=betas, betas_frozen=seconds <= 0.0)
+        return dataclasses.replace(fitted, state=state, track_id=observation.track_id)
 
     def predict(self, stamp_ns):
         results = []
@@ -100,6 +107,15 @@ class NullFitter:
 
     def configure(self, config):
         self.config = config
+
+    def forget(self, body_id):
+        self._people = [p for p in self._people if p.body_id != body_id]
+
+    def fix_shape(self, body_id, betas):
+        self.shapes[body_id] = (np.asarray(betas, dtype=float), 0.0)
+
+    def calibrate_shape(self, body_id, seconds):
+        self.shapes[body_id] = (np.full(10, 0.5), seconds)
 
 
 def null_model(config: Config) -> LiveModel:

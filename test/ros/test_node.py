@@ -109,7 +109,7 @@ def test_urdf_is_latched_for_late_subscribers_and_names_the_person():
 
 def test_body_frame_is_broadcast_with_the_stamp_of_the_image():
     tf2_msgs = pytest.importorskip('tf2_msgs.msg')
-    with active_node(null_model) as (_, probe):
+    with active_node(null_model, tf__mode='root') as (_, probe):
         probe.listen('/tf', tf2_msgs.TFMessage)
         wait_for(lambda: probe.count_publishers('/tf') == 1)
         stamps = stream(probe, person(), count=10)
@@ -333,7 +333,7 @@ def test_diagnostics_tell_rates_latency_and_refusals():
         stream(probe, person(), count=60)
         probe.received['/diagnostics'].clear()
         status = last_diagnostics(probe)
-        assert set(status) == {'Input', 'Fit', 'Output', 'Model'}
+        assert set(status) == {'Input', 'Fit', 'Output', 'Model/GPU', 'Tracks', 'Clock'}
         keys = {k.key: k.value for s in status.values() for k in s.values}
         assert keys['refused_layout'] == '1'
         assert float(keys['frame_rate_msg']) > 10.0

@@ -9,7 +9,7 @@ from rclpy.parameter import Parameter
 
 from dposer_core.config import Config, from_mapping
 from dposer_core.errors import ConfigError
-from dposer_ros.parameters import NodeParameters, known_parameters, wholebody_yaml
+from dposer_ros.parameters import NodeConfig, NodeParameters, known_parameters, wholebody_yaml
 
 pytestmark = pytest.mark.ros
 
@@ -52,8 +52,10 @@ def test_yaml_file_is_the_generated_one():
 
 def test_yaml_file_holds_the_defaults():
     values = yaml.safe_load(YAML.read_text())['dposer_wholebody']['ros__parameters']
-    core = {k: v for k, v in values.items() if isinstance(v, dict)}
+    core = {k: v for k, v in values.items() if hasattr(Config(), k)}
+    node = {k: v for k, v in values.items() if k not in core}
     assert from_mapping(core) == Config()
+    assert from_mapping(node, NodeConfig()) == NodeConfig()
 
 
 def test_every_parameter_is_declared_with_its_default_and_help(make):
@@ -90,7 +92,7 @@ def test_wrong_type_is_rejected(make):
     node, _ = make()
     assert not change(node, 'fit.deadline', 'soon').successful
     assert not change(node, 'fit.max_iterations', 2.5).successful
-    assert not change(node, 'publish_tf', 1).successful
+    assert not change(node, 'hri.enable', 1).successful
 
 
 def test_contradiction_is_rejected_with_both_names(make):
