@@ -46,16 +46,21 @@ class Entry:
 def list_weights(
     json_file: Path = typer.Option(None, '--json', help='Write the rows to this file, too.'),
 ) -> None:
-    """Show every shipped and imported checkpoint."""
+    """Show every shipped and imported checkpoint; `--json` holds all that is cut off here."""
     entries = [entry(file) for file in weight_files()]
-    table = Table(box=None, pad_edge=False)
-    for column in ('name', 'part', 'KiB', 'sha256', 'trained on', 'licence', 'card'):
-        table.add_column(column, overflow='fold')
+    table = Table(box=None, pad_edge=False, expand=True)
+    for column, width in (('name', 20), ('part', 18), ('KiB', 4), ('sha256', 12)):
+        table.add_column(column, no_wrap=True, min_width=width)
+    table.add_column('licence', no_wrap=True, ratio=1)
     for row in entries:
-        cells = (row.name, row.part, str(row.size_kib), row.sha256[:12], row.data)
-        table.add_row(*map(escape, (*cells, row.licence, row.card)))
+        licence = row.licence.removeprefix('Weights: ')
+        cells = (row.name, row.part, str(row.size_kib), row.sha256[:12], licence)
+        table.add_row(*map(escape, cells))
     Console().print(table)
-    typer.echo(f'shipped: {WEIGHTS_DIR}; imported: {user_weights_dir()}')
+    typer.echo(
+        f'shipped: {WEIGHTS_DIR}; imported: {user_weights_dir()}\n'
+        'The model card of each lies beside it: NAME.md.'
+    )
     if json_file is not None:
         write_json(json_file, [asdict(row) for row in entries])
 
