@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.cluster.vq import kmeans2
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from dposer_core import skeleton
@@ -30,6 +32,7 @@ class AugmentConfig:
     noise_sigma_low: float = 0.0  # above 0: sigma differs by sample, from here up, log-uniform
     std_floor: float = 0.0  # rad; smallest standard deviation that a value is divided by
     fill: bool = True  # values that vary less get noise that fills them up to the floor
+    clusters: int = 0  # above 0: draw each of so many kinds of pose equally often (body only)
 
 
 # Limbs exchanged between clips: joints of the 63 body values.
@@ -41,6 +44,8 @@ LIMBS = {
     'left_arm': ('left_collar', 'left_shoulder', 'left_elbow', 'left_wrist'),
     'right_arm': ('right_collar', 'right_shoulder', 'right_elbow', 'right_wrist'),
 }
+
+_CLUSTERED_ROWS = 40_000  # poses that clusters are found in
 
 
 class Augmenter:
@@ -82,7 +87,10 @@ class Augmenter:
         if part != 'body':
             poses = torch.from_numpy(packed[part]).float()
             return Augmenter(poses, torch.ones(len(poses)), part, config)
-        poses, weights = map(torch.from_numpy, select_body(packed, sources, unseen))
+        rows, row_weights = select_body(packed, sources, unseen)
+        if config.clusters:
+            row_weights = balanced_weights(rows, row_weights, config.clusters)
+        poses, weights = torch.from_numpy(rows), torch.from_numpy(row_weights)
         poses, weights = torch.cat([poses, mirror_body(poses)]), torch.cat([weights, weights])
         return Augmenter(poses, weights, part, config)
 
@@ -122,6 +130,19 @@ class Augmenter:
         position = torch.rand(count, generator=generator, dtype=torch.float64)
         index = torch.searchsorted(self._cumulative, position * self._cumulative[-1])
         return self._poses[index.clamp(max=len(self._poses) - 1)]
+
+
+def balanced_weights(poses: np.ndarray, weights: np.ndarray, clusters: int) -> np.ndarray:
+    """(N,) `weights` scaled so that every cluster of `poses` (N, D) is drawn equally often.
+
+    Against the bias of motion data to people who stand (DPoser-X, section K).
+    """
+    rng = np.random.default_rng(0)
+    known = poses[rng.choice(len(poses), min(len(poses), _CLUSTERED_ROWS), replace=False)]
+    centres, _ = kmeans2(known.astype(np.float64), clusters, minit='points', seed=0)
+    _, label = cKDTree(centres).query(poses)
+    mass = np.bincount(label, weights, minlength=clusters)
+    return (weights / mass[label]).astype(np.float32)
 
 
 def mirror_body(poses: Tensor) -> Tensor:

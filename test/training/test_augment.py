@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.augment import AugmentConfig, Augmenter, mirror_body
+from training.augment import AugmentConfig, Augmenter, balanced_weights, mirror_body
 from training.data.heldout import load_excerpts
 
 
@@ -41,3 +41,11 @@ def test_held_out_fixture_is_real_motion_at_30_fps() -> None:
     assert {motion.subject for motion in motions} == {'cmu02', 'cmu03'}
     height = np.concatenate([motion.pelvis[:, 1] for motion in motions])
     assert height.min() > 0.3 and height.max() < 1.7  # metres above the floor, y up
+
+
+def test_rare_kinds_of_pose_are_drawn_as_often_as_common_ones():
+    rng = np.random.default_rng(0)
+    standing = rng.normal(0.0, 0.05, (1900, 63)).astype(np.float32)
+    rolling = rng.normal(1.5, 0.05, (100, 63)).astype(np.float32)
+    weights = balanced_weights(np.r_[standing, rolling], np.ones(2000, np.float32), 2)
+    assert weights[1900:].sum() == pytest.approx(weights[:1900].sum(), rel=1e-4)

@@ -7,6 +7,7 @@ same training poses.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,9 @@ _QUICK_POSES, _POSES = 1_000, 5_000
 _GAIN = 'gain on the better Gaussian (%)'
 
 
-def left_out_run(source: str) -> Path:
-    """Where the network lies that was trained without `source`."""
-    return DEFAULT_ROOT / 'runs' / f'body_without_{source}' / 'body.safetensors'
+def run_of(variant: str) -> Path:
+    """Where the network of a variant of `training/configs/body.yaml` lies."""
+    return DEFAULT_ROOT / 'runs' / f'body_{variant}' / 'body.safetensors'
 
 
 @table(
@@ -46,21 +47,26 @@ def plan(options: Options) -> Plan:
     count = _QUICK_POSES if options.is_quick else _POSES
     shipped = load_checkpoint(options.checkpoint or WEIGHTS_DIR / 'body.safetensors', 'body')
 
-    def left_out(source: str) -> list[Row]:
-        path = left_out_run(source)
+    def trained(variant: str, tests: Sequence[str]) -> list[Row]:
+        path = run_of(variant)
         if not path.is_file():
             raise MediaError(
                 f'{path.parent.name} is not trained: dposer train training/configs/body.yaml '
-                f'--variant without_{source} --out data/runs/{path.parent.name}'
+                f'--variant {variant} --out data/runs/{path.parent.name}'
             )
-        return _rows(load_checkpoint(path, 'body'), data, [source], count, options.seed)
+        return _rows(load_checkpoint(path, 'body'), data, tests, count, options.seed)
 
+    def drawn(variant: str) -> list[Row]:
+        own = [row for row in trained(variant, unseen) if row.label.endswith(_METHODS['network'])]
+        return [
+            replace(row, label=f'{row.label}, drawn {variant.replace("_", " ")}') for row in own
+        ]
+
+    unseen = [HELD_OUT, *TEST_SOURCES]
     jobs = [
-        Job(
-            'shipped body prior',
-            lambda: _rows(shipped, data, [HELD_OUT, *TEST_SOURCES], count, options.seed),
-        ),
-        *(Job(f'without {s}', lambda s=s: left_out(s)) for s in SOURCES),
+        Job('shipped body prior', lambda: _rows(shipped, data, unseen, count, options.seed)),
+        *(Job(f'without {s}', lambda s=s: trained(f'without_{s}', [s])) for s in SOURCES),
+        *(Job(f'drawn {v}', lambda v=v: drawn(v)) for v in ('by_clip', 'by_cluster')),
     ]
     return Plan(
         columns=tuple(Column(f't = {t}', 'lower', 'mm', 1) for t in TIMES),
@@ -74,6 +80,8 @@ def plan(options: Options) -> Plan:
             'Both Gaussians have full covariance over the training split of the same network: as '
             'it is, and widened in the way the network was trained.',
             '"without X": trained on the four other sources, and without clips that repeat X.',
+            '"drawn by clip", "drawn by cluster": the shipped recipe with fewer steps; clips '
+            'count by their length up to a cap, or each of 100 kinds of pose counts the same.',
         ),
     )
 
