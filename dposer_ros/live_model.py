@@ -59,6 +59,8 @@ class LiveModel:
     """betas (10,) -> joints (55, 3) of the T-pose, m, SMPL-X axes."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """For diagnostics."""
+    rehearse: Callable[[], None] = lambda: None
+    """Fits made-up people once, with a fitter of its own."""
 
 
 def load_live_model(config: Config) -> LiveModel:
@@ -74,7 +76,11 @@ def load_live_model(config: Config) -> LiveModel:
 
     tables = load_body(config.model.path).tables
     prior = load_prior(config.prior.checkpoint, config.prior.backend, tables.num_expression)
-    _warm_up(PeopleFitter(tables, prior, config), tables)
+
+    def rehearse() -> None:
+        _warm_up(PeopleFitter(tables, prior, config), tables)
+
+    rehearse()
 
     def rest_joints(betas: np.ndarray) -> np.ndarray:
         return tables.joint_template + tables.joint_dirs[..., : len(betas)] @ betas
@@ -90,6 +96,7 @@ def load_live_model(config: Config) -> LiveModel:
             'prior_weight': config.prior.weight,
             'device': 'cpu',
         },
+        rehearse=rehearse,
     )
 
 

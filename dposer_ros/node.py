@@ -42,6 +42,8 @@ from dposer_ros.outputs import Counters, Outputs
 from dposer_ros.parameters import NodeParameters
 from dposer_ros.process import run_until_signal
 from dposer_ros.refusals import Refusals, Refused, guarded, transition
+from dposer_ros.services import Services
+from dposer_ros.snapshot import Snapshots
 
 CAMERA_QOS = QoSProfile(depth=1)
 EVENTS_QOS = QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -89,6 +91,11 @@ class WholeBodyNode(LifecycleNode):
         self._source: KeypointSource | None = None
         self._camera_input: Subscription | None = None
         self._cameras: Cameras | None = None
+        self.enabled = True
+        self.snapshots: Snapshots | None = None
+        self._last: LastFrame | None = None
+        self._people: list[FitResult] = []
+        self._published_ns: int | None = None
         self._watch = TrackWatch()
         self._clock_watch = ClockWatch()
         self._quality = Quality.HOLD
@@ -97,6 +104,7 @@ class WholeBodyNode(LifecycleNode):
         self._is_hanging = False
         self._heartbeat_pub = self.create_publisher(Heartbeat, '~/heartbeat', 1)
         self._diagnostics_pub = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._calls = Services(self)
         # Both go on when simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._publish_diagnostics, clock=steady)
@@ -114,6 +122,46 @@ class WholeBodyNode(LifecycleNode):
         return self._settings.node.autostart
 
     @property
+    def people(self) -> list[FitResult]:
+        """The newest results of all who are tracked."""
+        return self._people
+
+    @property
+    def model(self) -> LiveModel | None:
+        """What was loaded on configure."""
+        return self._model
+
+    @property
+    def outputs(self) -> Outputs | None:
+        """The publishers; there are none while unconfigured."""
+        return self._outputs
+
+    @property
+    def settings(self) -> NodeParameters:
+        """The parameters."""
+        return self._settings
+
+    @property
+    def diagnostics(self) -> Diagnostics:
+        """Rates, latencies, counters."""
+        return self._diagnostics
+
+    @property
+    def input_type(self) -> str:
+        """The value of `input.type` that is listened to; empty while inactive."""
+        return '' if self._source is None else self._source.type
+
+    @property
+    def dropped(self) -> int:
+        """Frames that a newer one replaced before they were fitted, since activation."""
+        return 0 if self._worker is None else self._worker.dropped
+
+    @property
+    def worker_age(self) -> float:
+        """Seconds since the fit in progress began; 0 while idle."""
+        return 0.0 if self._worker is None else self._worker.busy_for
+
+    @property
     def has_camera(self) -> bool:
         """Whether a usable camera_info has come since activation."""
         return self._cameras is not None
@@ -122,6 +170,8 @@ class WholeBodyNode(LifecycleNode):
 
     @guarded
     def _on_keypoints(self, message: Any) -> None:
+        if not self.enabled:
+            return
         msg = self._source.read(message)
         stamp_ns = ns_from_stamp(msg.header.stamp)
         now_ns = self.get_clock().now().nanoseconds
@@ -143,12 +193,14 @@ class WholeBodyNode(LifecycleNode):
             size = f'{msg.width}x{msg.height}'
             self.announce(Event(TrackEvent.CAMERA, f'another camera_info: {size}'))
         self._camera_content = content
+        self.snapshots.add('camera_info', msg)
 
     # --- one frame: worker thread -------------------------------------------------------------
 
     def _fit_latest(self, arrival: tuple[KeypointFrame, FrameTimes]) -> None:
         msg, times = arrival
         times.taken()
+        self.snapshots.add('keypoints', msg)
         config = self._live_config()
         if times.age_in + times.stages['queue'] > config.input.max_age:
             raise Refused('stamp_stale', 'the frame grew too old while the fit was busy')
@@ -220,6 +272,8 @@ class WholeBodyNode(LifecycleNode):
         self._published_ns = stamp_ns
         primary_id = self._outputs.primary_id
         kept = self._outputs.publish(results, header, times, self._counters(), self._settings.node)
+        for topic, output in self._outputs.newest.items():
+            self.snapshots.add(topic, output)
         self._output_at = time.perf_counter()
         self._quality = max((r.quality for r in results), default=Quality.FULL)
         for event in self._watch.update(kept):
@@ -240,8 +294,7 @@ class WholeBodyNode(LifecycleNode):
         """A person whose numbers are not finite must not poison the frames to come."""
         good = {result.body_id for result in kept}
         for body_id in {result.body_id for result in results} - good:
-            self._model.fitter.forget(body_id)
-            self._people = [r for r in self._people if r.body_id != body_id]
+            self.forget_body(body_id, 'its numbers were not finite')
 
     def _live_config(self) -> Config:
         """The parameters as they are now, known to the fitter too."""
@@ -259,9 +312,19 @@ class WholeBodyNode(LifecycleNode):
         self._model.fitter.reset()
         self._outputs.reset()
         self._watch.clear()
-        self._last: LastFrame | None = None
-        self._people: list[FitResult] = []
-        self._published_ns: int | None = None
+        self._last, self._people, self._published_ns = None, [], None
+
+    def forget_body(self, body_id: str, reason: str) -> None:
+        """Forget one person; in the worker thread."""
+        self._model.fitter.forget(body_id)
+        self._people = [person for person in self._people if person.body_id != body_id]
+        self.announce(Event(TrackEvent.RESET, reason, body_id))
+
+    def post(self, job: Callable[[], None]) -> None:
+        """Have the worker thread call `job` between two frames; nothing if there is no worker."""
+        worker = self._worker
+        if worker is not None:
+            worker.post(job)
 
     def _on_worker_error(self, error: Exception) -> None:
         self.refusals.add_error('fit_failed', error)
@@ -281,7 +344,10 @@ class WholeBodyNode(LifecycleNode):
         self.announce(Event(TrackEvent.PROGRESS, 'loading the body model and the prior'))
         self._fitted_config = self._settings.core
         model = self._fitter_factory(self._fitted_config)
-        self._outputs = Outputs(self, model.info, model.rest_joints, self.refusals.add)
+        self._outputs = Outputs(
+            self, model.info, model.rest_joints, self._settings.node, self.refusals.add
+        )
+        self.snapshots = Snapshots(self._settings.node.snapshot.seconds)
         self._model = model
         # What is loaded stays: looking through it for garbage would hold up a frame now and then.
         gc.collect()
@@ -299,6 +365,7 @@ class WholeBodyNode(LifecycleNode):
         self._diagnostics.clear()
         self._gate = StampGate()
         self._output_at = None
+        self.enabled = True
         self._cameras = None
         self._camera_content: tuple = ()
         self._worker = LatestWorker(self._fit_latest, self._predict_silence, self._on_worker_error)
@@ -351,6 +418,11 @@ class WholeBodyNode(LifecycleNode):
             self._publish_lost()
         self._free()
 
+    def destroy_node(self) -> None:
+        """Take the node down."""
+        self._calls.close()
+        super().destroy_node()
+
     def _stop_input(self) -> None:
         source, self._source = self._source, None
         if source is not None:
@@ -377,6 +449,9 @@ class WholeBodyNode(LifecycleNode):
         self._stop_input()
         self._model = None
         gc.unfreeze()
+        snapshots, self.snapshots = self.snapshots, None
+        if snapshots is not None:
+            snapshots.close(STOP_TIMEOUT)
         outputs, self._outputs = self._outputs, None
         if outputs is not None:
             outputs.close()
@@ -384,9 +459,8 @@ class WholeBodyNode(LifecycleNode):
     # --- reports ------------------------------------------------------------------------------
 
     def _counters(self) -> Counters:
-        worker = self._worker
         return Counters(
-            dropped_inputs=0 if worker is None else worker.dropped,
+            dropped_inputs=self.dropped,
             skipped_deadline=self._diagnostics.deadline_misses,
             rejected_inputs=self.refusals.total,
         )
@@ -433,8 +507,7 @@ class WholeBodyNode(LifecycleNode):
     @guarded
     def _publish_heartbeat(self) -> None:
         self._watch_clock()
-        worker, now = self._worker, time.perf_counter()
-        worker_age = 0.0 if worker is None else worker.busy_for
+        now, worker_age = time.perf_counter(), self.worker_age
         self._watch_worker(worker_age)
         output_age = float('nan') if self._output_at is None else now - self._output_at
         self._beat += 1
@@ -466,14 +539,13 @@ class WholeBodyNode(LifecycleNode):
     @guarded
     def _publish_diagnostics(self) -> None:
         details = dict(self._model.details if self._model else {}, error=self.error)
-        worker = self._worker
         report = self._diagnostics.report(
             self.state,
             details,
-            self._counters().dropped_inputs,
+            self.dropped,
             self._settings.core,
             self._settings.node,
-            0.0 if worker is None else worker.busy_for,
+            self.worker_age,
         )
         report.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics_pub.publish(report)

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from rclpy.duration import Duration
@@ -63,6 +64,7 @@ class Outputs:
         node: owner of the publishers.
         model: what the messages say about the body.
         rest_joints: for the URDF.
+        config: of the node.
         refuse: called with (cause, message) for a result that is not published.
     """
 
@@ -71,6 +73,7 @@ class Outputs:
         node: Node,
         model: ModelInfo,
         rest_joints: RestJoints,
+        config: NodeConfig,
         refuse: Callable[[str, str], None],
     ) -> None:
         self._node = node
@@ -86,6 +89,9 @@ class Outputs:
         self._timing = node.create_publisher(FitStats, '~/timing', TIMING_QOS)
         self._urdf = node.create_publisher(String, '/human/urdf', LATCHED_QOS)
         self._tf = _broadcaster(node)
+        self.policy = config.primary.policy
+        self.newest: dict[str, Any] = {}
+        """What was published last, by topic; messages are not changed after that."""
         self.reset()
 
     @property
@@ -93,9 +99,14 @@ class Outputs:
         """The body that the topics of one person follow; empty if nobody is there."""
         return self._primary_id
 
+    def set_primary(self, body_id: str = '', policy: str = '') -> None:
+        """Follow this body until it is lost, or choose by this policy from now on."""
+        self._chosen_id = body_id
+        self.policy = policy or self.policy
+
     def reset(self) -> None:
         """Forget who is primary and which URDF stands."""
-        self._primary_id = ''
+        self._primary_id = self._chosen_id = ''
         self._urdf_id = ''
         self._urdf_joints: np.ndarray | None = None
         self._urdf_time = 0.0
@@ -121,7 +132,7 @@ class Outputs:
             Those of `results` that could be published; all numbers of the others were refused.
         """
         with times.stage('postprocess'):
-            frame_stats = self._stats(primary_result(results, self._primary_id), counters)
+            frame_stats = self._stats(self._choose(results), counters)
             states, hands, kept = [], [], []
             for result in results:
                 state, pair = self._messages(result, header, counters)
@@ -129,7 +140,7 @@ class Outputs:
                     states.append(state)
                     hands += pair
                     kept.append(result)
-            primary = primary_result(kept, self._primary_id)
+            primary = self._choose(kept)
             self._primary_id = '' if primary is None else primary.body_id
         with times.stage('publish'):
             for state in states:
@@ -138,14 +149,24 @@ class Outputs:
                 self._primary.publish(states[kept.index(primary)])
                 if primary.status != Status.LOST:
                     self._joints.publish(conversions.joint_state_msg(primary.state, header))
-            self._states.publish(SmplxStateArray(header=header, states=states))
-            self._hands.publish(HandStateArray(header=header, hands=hands))
+            self.newest = {
+                '/human/smplx_states': SmplxStateArray(header=header, states=states),
+                '/human/hands': HandStateArray(header=header, hands=hands),
+            }
+            self._states.publish(self.newest['/human/smplx_states'])
+            self._hands.publish(self.newest['/human/hands'])
             if config.tf.mode != 'none':
                 self._broadcast(states, header)
             if primary is not None and primary.status != Status.LOST:
                 self._publish_urdf(primary)
         self._timing.publish(times.fill(frame_stats))
         return kept
+
+    def _choose(self, results: Sequence[FitResult]) -> FitResult | None:
+        chosen = next((r for r in results if r.body_id == self._chosen_id), None)
+        if chosen is not None and chosen.status != Status.LOST:
+            return chosen
+        return primary_result(results, self._primary_id, self.policy)
 
     def flush(self) -> None:
         """Wait until subscribers have what was published, at most a moment.
@@ -207,25 +228,36 @@ class Outputs:
         self._urdf_id, self._urdf_joints, self._urdf_time = primary.body_id, joints, now
 
 
-def primary_result(results: Sequence[FitResult], current_id: str) -> FitResult | None:
-    """The person that matters: the nearest to the origin of the frame, with hysteresis.
+def primary_result(
+    results: Sequence[FitResult], current_id: str, policy: str = 'nearest'
+) -> FitResult | None:
+    """The person that matters, with hysteresis.
 
     Args:
-        results: people of one frame.
+        results: people of one frame, those fitted longest first.
         current_id: who it was in the frame before, or ''.
+        policy: nearest to the origin of the frame, largest as seen from there, or first: who was
+            there first stays until lost.
     """
     present = [r for r in results if r.status != Status.LOST]
     current = next((r for r in results if r.body_id == current_id), None)
     if not present:
         return current  # says once that the person is lost
-    nearest = min(present, key=_distance)
+    cost = {'nearest': _distance, 'largest': _smallness, 'first': lambda result: 1.0}[policy]
+    best = min(present, key=cost)
     if current is None or current.status == Status.LOST:
-        return nearest
-    return nearest if _distance(nearest) < SWITCH_RATIO * _distance(current) else current
+        return best
+    return best if cost(best) < SWITCH_RATIO * cost(current) else current
 
 
 def _distance(result: FitResult) -> float:
     return float(np.linalg.norm(result.state.joints[0]))
+
+
+def _smallness(result: FitResult) -> float:
+    """Distance over extent: the inverse of the angle under which the person is seen."""
+    extent = float(np.linalg.norm(np.ptp(result.state.joints, axis=0)))
+    return _distance(result) / max(extent, 1e-6)
 
 
 def _broadcaster(node: Node):
