@@ -15,6 +15,12 @@ def numbers(text):
 
 def urdf_positions(text, angles, body_id, body_origin, body_quat) -> np.ndarray:
     """(55, 3) joints of a person whose body frame stands at this pose."""
+    poses = urdf_poses(text, angles, body_id, body_origin, body_quat)
+    return np.array([poses[frames.joint_frame(name, body_id)][0] for name in skeleton.JOINT_NAMES])
+
+
+def urdf_poses(text, angles, body_id, body_origin, body_quat) -> dict:
+    """Link -> (position, rotation)."""
     robot = ElementTree.fromstring(text)
     poses = {frames.body_frame(body_id): (body_origin, Rotation.from_quat(body_quat))}
     for joint in robot.iter('joint'):  # parents come first
@@ -28,4 +34,4 @@ def urdf_positions(text, angles, body_id, body_origin, body_quat) -> np.ndarray:
             axis = numbers(joint.find('axis').get('xyz'))
             rotation = rotation * Rotation.from_rotvec(angle * axis)
         poses[joint.find('child').get('link')] = (position, rotation)
-    return np.array([poses[frames.link_frame(name, body_id)][0] for name in skeleton.JOINT_NAMES])
+    return poses

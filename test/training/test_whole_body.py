@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dposer_core.prior.architecture import WholeBodyLayout
 from dposer_core.prior.normalizer import Normalizer, wholebody_normalizer
 from dposer_core.prior.sde import SubVP
-from training.evaluate_wholebody import measure, read_rows
+from training.benchmarks.whole_body import measure, read_rows
 
 LAYOUT = WholeBodyLayout(10)
 
@@ -46,12 +46,11 @@ def _unit() -> Normalizer:
 
 
 def test_hidden_hand_is_taken_from_the_network_and_the_rest_is_known(rows):
-    networks = {'copy': _Copy(), 'mean': _Mean()}
-    copy, mean = measure(networks, _unit(), rows, has_face=True)
-    assert copy['hidden'] < 0.05 and copy['hidden_once'] < 0.05  # degrees, float32
+    copy, mean = (measure(net, _unit(), rows, has_face=True) for net in (_Copy(), _Mean()))
+    assert copy['hidden'] < 0.05 and copy['hidden once'] < 0.05  # degrees, float32
     size = np.linalg.norm(rows[:, LAYOUT.right_hand].reshape(-1, 3), axis=-1)
     assert mean['hidden'] == pytest.approx(np.degrees(size).mean(), rel=0.01)
-    assert mean['body_0.2'] > 10.0
+    assert mean['body, t = 0.2'] > 10.0
 
 
 def test_rows_of_body_and_hands_get_a_still_face(tmp_path):
