@@ -1,5 +1,6 @@
 """The harness of the paper's tables: registry, resuming, files."""
 
+import dataclasses
 import json
 
 import pytest
@@ -47,6 +48,20 @@ def test_markdown_shows_ours_the_paper_and_the_difference():
     assert '| DPoser | ours | 0.17 |  |  |' in lines
     assert '|  | paper | 0.07 | 14.28 |  |' in lines
     assert '|  | difference | +0.10 |  |  |' in lines
+
+
+def test_many_figures_stand_below_one_another():
+    columns = tuple(report.Column(f'{n} mm', decimals=1) for n in range(12))
+    rows = (
+        report.Row('DPoser', {'0 mm': 1.0, '11 mm': 2.0}),
+        report.Row('DPoser', {'3 mm': 4.0}, 'paper'),
+    )
+    lines = report.to_markdown(
+        dataclasses.replace(result(), columns=columns, rows=rows)
+    ).splitlines()
+    assert '| 0 mm | 1.0 |  |' in lines
+    assert '| 3 mm |  | 4.0 |' in lines
+    assert not any(line.startswith('| 5 mm') for line in lines)
 
 
 def test_small_value_is_not_shown_as_nothing():

@@ -183,7 +183,11 @@ def _plan(options: Options, noisy: bool) -> Plan:
         paper=paper_rows(paper_columns, paper),
         jobs=tuple(Job(label, lambda label=label: run(label)) for label in rows),
         data=f'{len(poses["generated"])} synthetic hands that training left out'
-        + (f', {len(poses["examples"])} published left hands, mirrored' * ('examples' in poses)),
+        + (
+            f', {len(poses["examples"])} published left hands, mirrored'
+            if 'examples' in poses
+            else ''
+        ),
         checkpoint_sha256=hashes,
         settings=(
             'Right hand of the open body, wrist fixed; 21 points with finger tips, no alignment.',

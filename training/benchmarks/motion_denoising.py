@@ -187,7 +187,11 @@ def plan(options: Options) -> Plan:
         ),
         jobs=tuple(job(label) for label in rows),
         data=f'{len(clips["CMU"])} held-out CMU clips of 60 frames'
-        + (f', {len(clips["examples"])} of the published example motion' * ('examples' in clips)),
+        + (
+            f', {len(clips["examples"])} of the published example motion'
+            if 'examples' in clips
+            else ''
+        ),
         checkpoint_sha256=hashes,
         settings=(
             'MPJPE of 22 joints, no alignment. Gain: how far below the same fit without prior.',

@@ -11,6 +11,8 @@ from typing import Literal
 from dposer_core.errors import ConfigError
 
 OURS, PAPER = 'ours', 'paper'
+DIFFERENCE = 'difference'
+MOST_COLUMNS = 10
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,8 @@ def to_markdown(result: TableResult) -> str:
     if result.unit:
         lines += [f'Unit: {result.unit}', '']
     lines += [f'- {sentence}' for sentence in result.settings]
-    lines += ['', _row(['', '', *(column.head for column in result.columns), 'note'])]
-    lines.append(_row(['---'] * (len(result.columns) + 3)))
-    lines += [_row(cells) for cells in cells_of(result)]
+    heads, rows = grid_of(result)
+    lines += ['', _row(heads), _row(['---'] * len(heads)), *map(_row, rows)]
     lines += [
         '',
         f'Seed {result.seed}; {result.device}; commit `{result.commit}`; '
@@ -151,6 +152,25 @@ def to_markdown(result: TableResult) -> str:
         for name, sha256 in sorted(result.checkpoint_sha256.items())
     ]
     return '\n'.join(lines) + '\n'
+
+
+def grid_of(result: TableResult) -> tuple[list[str], list[list[str]]]:
+    """Heads, and lines of as many cells.
+
+    More figures than fit side by side stand below one another, a column for each method, without
+    the differences from the paper.
+    """
+    heads = ['', '', *(column.head for column in result.columns), 'note']
+    lines = cells_of(result)
+    if len(result.columns) <= MOST_COLUMNS:
+        return heads, lines
+    methods = [line for line in lines if line[1] != DIFFERENCE]
+    names: list[str] = []
+    for label, whose, *_ in methods:
+        of = label or names[-1]  # the paper's line stands under ours without its label
+        names.append(of if whose == OURS else f'{of} ({PAPER})')
+    turned = [[heads[i], *(line[i] for line in methods)] for i in range(2, len(heads))]
+    return ['', *names], [line for line in turned if any(line[1:])]
 
 
 def cells_of(result: TableResult) -> list[list[str]]:
@@ -169,7 +189,7 @@ def cells_of(result: TableResult) -> list[list[str]]:
         lines.append(_cells(result.columns, '', PAPER, paper.values, paper.note))
         shown.add(paper.label)
         if difference:
-            lines.append(_cells(result.columns, '', 'difference', difference, '', sign=True))
+            lines.append(_cells(result.columns, '', DIFFERENCE, difference, '', sign=True))
     lines += [
         _cells(result.columns, row.label, PAPER, row.values, row.note)
         for row in result.rows

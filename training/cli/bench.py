@@ -72,10 +72,13 @@ def table(
 def show(result: TableResult) -> None:
     """Print a result as a table on the terminal."""
     shown = Table(title=f'Table {result.table}: {result.title}', caption=f'Data: {result.data}')
-    for head in ('', '', *(column.head for column in result.columns), 'note'):
+    heads, lines = report.grid_of(result)
+    for head in heads:
         shown.add_column(head)
-    for cells in report.cells_of(result):
-        shown.add_row(*cells, style=None if cells[1] == report.OURS else 'dim')
+    for cells in lines:
+        shown.add_row(
+            *cells, style='dim' if cells[1] in (report.PAPER, report.DIFFERENCE) else None
+        )
     _console().print(shown)
 
 
