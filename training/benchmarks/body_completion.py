@@ -200,7 +200,7 @@ def table_s5(options: Options) -> Plan:
         'DPoser': (38.79, 78.31, 27.13, 6.53, 63.65, 102.46, 25.39, 7.75)
         + (64.72, 104.94, 26.44, 5.69, 22.63, 44.60, 14.65, 2.21),
     }
-    count = 20 if options.is_quick else 500
+    count = 60 if options.is_quick else 500
     methods = methods | {'DPoser': lambda: ours}
     return _plan(options, methods, hashes, paper, count, joints_only=False)
 
