@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from geometry_msgs.msg import Pose, TransformStamped
+from geometry_msgs.msg import Pose
 from sensor_msgs.msg import CameraInfo, JointState
 from std_msgs.msg import Header
 
@@ -68,6 +68,8 @@ class Cameras:
 
     raw: tuple[PinholeCamera, Undistort]
     rectified: tuple[PinholeCamera, Undistort]
+    frame_id: str = ''
+    """Optical frame."""
 
 
 def cameras_from_msg(info: CameraInfo) -> Cameras:
@@ -81,7 +83,7 @@ def cameras_from_msg(info: CameraInfo) -> Cameras:
     # A driver without rectification leaves P at zero: then K is all there is to know.
     projection = np.asarray(info.p).reshape(3, 4)[:, :3]
     matrix = projection.reshape(9) if projection[0, 0] > 0.0 else info.k
-    return Cameras(raw, camera_from_info(matrix, (), '', *size))
+    return Cameras(raw, camera_from_info(matrix, (), '', *size), info.header.frame_id)
 
 
 def observations_from_msg(
@@ -325,16 +327,6 @@ def joint_state_msg(state: BodyState, header: Header) -> JointState:
     msg.name = urdf.JOINT_NAMES
     msg.position = urdf.joint_angles(state.pose_rotvec).tolist()
     return msg
-
-
-def body_transform(state: SmplxState) -> TransformStamped:
-    """TF of the REP-155 body frame, child of the frame that the state is in."""
-    transform = TransformStamped(header=state.header)
-    transform.child_frame_id = frames.body_frame(state.body_id)
-    position, translation = state.body.position, transform.transform.translation
-    translation.x, translation.y, translation.z = position.x, position.y, position.z
-    transform.transform.rotation = state.body.orientation
-    return transform
 
 
 def is_finite_state(msg: SmplxState) -> bool:

@@ -20,6 +20,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
+from dposer_core.camera import PinholeCamera
 from dposer_core.config import Config
 from dposer_core.errors import DPoserError, ObservationError
 from dposer_core.observation import Observation
@@ -271,7 +272,14 @@ class WholeBodyNode(LifecycleNode):
             return False
         self._published_ns = stamp_ns
         primary_id = self._outputs.primary_id
-        kept = self._outputs.publish(results, header, times, self._counters(), self._settings.node)
+        kept = self._outputs.publish(
+            results,
+            header,
+            times,
+            self._counters(),
+            self._settings.node,
+            self._camera_of(header.frame_id),
+        )
         for topic, output in self._outputs.newest.items():
             self.snapshots.add(topic, output)
         self._output_at = time.perf_counter()
@@ -283,6 +291,13 @@ class WholeBodyNode(LifecycleNode):
             self.announce(event, header)
         self._forget_broken(results, kept)
         return True
+
+    def _camera_of(self, frame_id: str) -> PinholeCamera | None:
+        """The camera whose optical frame the states are in; None if they are elsewhere."""
+        cameras = self._cameras
+        if cameras is None or (self._last.dim == 3 and frame_id != cameras.frame_id):
+            return None
+        return cameras.raw[0]
 
     def _with_reacquired(self, result: FitResult) -> FitResult:
         """The first measured state after a gap says so."""

@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,25 @@ from rclpy.qos import (
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header, String
 
+from dposer_core import skeleton
+from dposer_core.camera import PinholeCamera
 from dposer_core.state import FitResult, Status
-from dposer_ros import conversions, urdf
+from dposer_ros import conversions, derived, urdf
 from dposer_ros.conversions import ModelInfo
 from dposer_ros.diagnostics import FrameTimes
-from dposer_ros.msg import FitStats, HandStateArray, SmplxState, SmplxStateArray
-from dposer_ros.parameters import NodeConfig
+from dposer_ros.hri import HriTopics
+from dposer_ros.msg import (
+    CapsuleArray,
+    FitStats,
+    HandState,
+    HandStateArray,
+    KeypointFrame,
+    NamedPoses,
+    SmplxState,
+    SmplxStateArray,
+)
+from dposer_ros.parameters import NodeConfig, TfConfig
+from dposer_ros.tf_tree import TfTree
 
 # A consumer that asks for it is told when states stop.
 STATE_QOS = QoSProfile(
@@ -43,6 +57,16 @@ SWITCH_RATIO = 0.7
 # A URDF that differs by less is not published again, and settling betas not more often than this.
 URDF_TOLERANCE = 0.0002  # m; along the chain it adds up
 URDF_PERIOD = 1.0  # s
+
+OPTIONS = {
+    'hand_poses': NamedPoses,
+    'keypoints_completed': KeypointFrame,
+    'capsules': CapsuleArray,
+}
+"""Topic below /human, and parameter below `outputs`, that switches it on -> type."""
+
+RestById = Mapping[str, np.ndarray]
+"""body_id -> rest joints (55, 3) of the person's shape."""
 
 RestJoints = Callable[[np.ndarray], np.ndarray]
 """betas (10,) -> rest joints (55, 3)."""
@@ -89,6 +113,14 @@ class Outputs:
         self._timing = node.create_publisher(FitStats, '~/timing', TIMING_QOS)
         self._urdf = node.create_publisher(String, '/human/urdf', LATCHED_QOS)
         self._tf = _broadcaster(node)
+        self._hri = _hri_topics(node) if config.hri.enable else None
+        for id_in_joints in (False, True):  # written now, not while a frame waits for it
+            urdf.skeleton_urdf(rest_joints(np.zeros(skeleton.NUM_BETAS)), 'nobody', id_in_joints)
+        self._options = {
+            option: node.create_publisher(kind, f'/human/{option}', QoSProfile(depth=1))
+            for option, kind in OPTIONS.items()
+            if getattr(config.outputs, option)
+        }
         self.policy = config.primary.policy
         self.newest: dict[str, Any] = {}
         """What was published last, by topic; messages are not changed after that."""
@@ -107,9 +139,11 @@ class Outputs:
     def reset(self) -> None:
         """Forget who is primary and which URDF stands."""
         self._primary_id = self._chosen_id = ''
-        self._urdf_id = ''
-        self._urdf_joints: np.ndarray | None = None
-        self._urdf_time = 0.0
+        self._urdfs = _Urdfs()
+        self._tree = TfTree()
+        self._tf_time = 0.0
+        if self._hri is not None:
+            self._hri.clear()
 
     def publish(
         self,
@@ -118,6 +152,7 @@ class Outputs:
         times: FrameTimes,
         counters: Counters,
         config: NodeConfig,
+        camera: PinholeCamera | None = None,
     ) -> list[FitResult]:
         """Put one frame on all topics, the primary person first.
 
@@ -127,6 +162,7 @@ class Outputs:
             times: stopwatch; the stages `postprocess` and `publish` are added.
             counters: since activation.
             config: what is wanted.
+            camera: that `header.frame_id` is the optical frame of; None if it is none.
 
         Returns:
             Those of `results` that could be published; all numbers of the others were refused.
@@ -138,7 +174,7 @@ class Outputs:
                 state, pair = self._messages(result, header, counters)
                 if state is not None:
                     states.append(state)
-                    hands += pair
+                    hands += _wanted_hands(pair, config.outputs.completed_hands)
                     kept.append(result)
             primary = self._choose(kept)
             self._primary_id = '' if primary is None else primary.body_id
@@ -155,10 +191,14 @@ class Outputs:
             }
             self._states.publish(self.newest['/human/smplx_states'])
             self._hands.publish(self.newest['/human/hands'])
-            if config.tf.mode != 'none':
-                self._broadcast(states, header)
-            if primary is not None and primary.status != Status.LOST:
-                self._publish_urdf(primary)
+            rest = {r.body_id: self._rest_joints(r.state.betas) for r in kept}
+            for publish in (
+                lambda: self._broadcast(kept, header, config.tf, rest),
+                lambda: self._publish_urdf(primary, rest),
+                lambda: self._publish_derived(kept, primary, header, rest),
+                lambda: self._publish_hri(kept, states, header, camera, rest),
+            ):
+                self._attempt(publish)
         self._timing.publish(times.fill(frame_stats))
         return kept
 
@@ -178,8 +218,11 @@ class Outputs:
 
     def close(self) -> None:
         """Destroy the publishers."""
+        if self._hri is not None:
+            self._hri.close()
         for publisher in (
             self._primary, self._states, self._hands, self._joints, self._timing, self._urdf,
+            *self._options.values(),
         ):  # fmt: skip
             self._node.destroy_publisher(publisher)
         if self._tf is not None:
@@ -205,27 +248,111 @@ class Outputs:
         stats.rejected_inputs = counters.rejected_inputs
         return stats
 
-    def _broadcast(self, states: Sequence[SmplxState], header: Header) -> None:
+    def _broadcast(
+        self, results: Sequence[FitResult], header: Header, config: TfConfig, rest: RestById
+    ) -> None:
         """Frames of the people who are there: a lost one must not stand frozen in the tree."""
-        if self._tf is None:
+        if self._tf is None or config.mode == 'none':
             return
-        present = [state for state in states if state.status != SmplxState.LOST]
-        if present and not header.frame_id:
-            self._refuse('no_frame', 'keypoints without header.frame_id: no TF can be broadcast')
-        elif present:
-            self._tf.sendTransform([conversions.body_transform(state) for state in present])
-
-    def _publish_urdf(self, primary: FitResult) -> None:
-        """Latch the primary's skeleton when the person or the lengths have changed."""
-        joints = self._rest_joints(primary.state.betas)
-        is_same_person = primary.body_id == self._urdf_id
-        if is_same_person and np.abs(joints - self._urdf_joints).max() < URDF_TOLERANCE:
-            return
+        present = [result for result in results if result.status != Status.LOST]
         now = time.monotonic()
-        if is_same_person and now - self._urdf_time < URDF_PERIOD:
+        is_early = config.rate_limit > 0.0 and now - self._tf_time < 1.0 / config.rate_limit
+        if not present or is_early:
             return
-        self._urdf.publish(String(data=urdf.skeleton_urdf(joints, primary.body_id)))
-        self._urdf_id, self._urdf_joints, self._urdf_time = primary.body_id, joints, now
+        if not header.frame_id:
+            self._refuse('no_frame', 'keypoints without header.frame_id: no TF can be broadcast')
+            return
+        self._tf_time = now
+        transforms = []
+        for result in present:
+            joints = rest[result.body_id]
+            transforms += self._tree.transforms(
+                result.state, result.body_id, header, config.mode, joints
+            )
+        self._tf.sendTransform(transforms)
+
+    def _publish_urdf(self, primary: FitResult | None, rest: RestById) -> None:
+        """Latch the primary's skeleton when the person or the lengths have changed."""
+        if primary is None or primary.status == Status.LOST:
+            return
+        joints = rest[primary.body_id]
+        if self._urdfs.is_due('', primary.body_id, joints):
+            self._urdf.publish(String(data=urdf.skeleton_urdf(joints, primary.body_id)))
+
+    def _attempt(self, publish: Callable[[], None]) -> None:
+        """What fails beside the states must cost neither them nor the tracks."""
+        try:
+            publish()
+        except Exception as error:
+            self._refuse('output_failed', ''.join(traceback.format_exception(error)))
+
+    def _publish_hri(
+        self,
+        results: Sequence[FitResult],
+        states: Sequence[SmplxState],
+        header: Header,
+        camera: PinholeCamera | None,
+        rest: RestById,
+    ) -> None:
+        if self._hri is None:
+            return
+        self._hri.publish(results, states, header, camera)
+        for result in results:
+            body_id = result.body_id
+            if result.status == Status.LOST:
+                self._urdfs.forget(body_id)
+            elif self._urdfs.is_due(body_id, body_id, rest[body_id]):
+                self._hri.publish_urdf(body_id, rest[body_id])
+
+    def _publish_derived(
+        self,
+        results: Sequence[FitResult],
+        primary: FitResult | None,
+        header: Header,
+        rest: RestById,
+    ) -> None:
+        """The optional topics, as far as they are on and somebody listens."""
+        present = [result for result in results if result.status != Status.LOST]
+        if self._is_wanted('hand_poses') and primary in present:
+            self._options['hand_poses'].publish(derived.hand_poses(primary, header))
+        if self._is_wanted('keypoints_completed'):
+            msg = derived.completed_keypoints(present, header)
+            self._options['keypoints_completed'].publish(msg)
+        if self._is_wanted('capsules'):
+            shapes = [rest[result.body_id] for result in present]
+            self._options['capsules'].publish(derived.capsules(present, header, shapes))
+
+    def _is_wanted(self, option: str) -> bool:
+        publisher = self._options.get(option)
+        return publisher is not None and publisher.get_subscription_count() > 0
+
+
+class _Urdfs:
+    """Which skeletons stand latched, and when they are worth publishing again."""
+
+    def __init__(self) -> None:
+        self._latched: dict[str, tuple[str, np.ndarray, float]] = {}
+
+    def forget(self, topic: str) -> None:
+        """The topic is gone."""
+        self._latched.pop(topic, None)
+
+    def is_due(self, topic: str, body_id: str, joints: np.ndarray) -> bool:
+        """Whether to publish now; then it is remembered as published.
+
+        Args:
+            topic: any name for it.
+            body_id: of the person.
+            joints: (55, 3) m, at rest.
+        """
+        now = time.monotonic()
+        known_id, known, published = self._latched.get(topic, ('', joints, 0.0))
+        if known_id == body_id:
+            is_same = np.abs(joints - known).max() < URDF_TOLERANCE
+            if is_same or now - published < URDF_PERIOD:
+                return False
+        self._latched[topic] = (body_id, joints, now)
+        return True
 
 
 def primary_result(
@@ -258,6 +385,20 @@ def _smallness(result: FitResult) -> float:
     """Distance over extent: the inverse of the angle under which the person is seen."""
     extent = float(np.linalg.norm(np.ptp(result.state.joints, axis=0)))
     return _distance(result) / max(extent, 1e-6)
+
+
+def _wanted_hands(pair: list[HandState], with_completed: bool) -> list[HandState]:
+    return pair if with_completed else [h for h in pair if h.source <= SmplxState.SRC_PARTIAL]
+
+
+def _hri_topics(node: Node) -> HriTopics | None:
+    try:
+        return HriTopics(node)
+    except ImportError as error:
+        node.get_logger().warning(
+            f'/humans/bodies is off: {error}; install hri_msgs, or set hri.enable to false'
+        )
+        return None
 
 
 def _broadcaster(node: Node):

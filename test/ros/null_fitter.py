@@ -95,7 +95,9 @@ class NullFitter:
             silence = (stamp_ns - person.state.stamp_ns) * 1e-9
             is_lost = silence >= self.config.occlusion.lost_timeout
             status = Status.LOST if is_lost else Status.PREDICTED
-            results.append(dataclasses.replace(person, status=status))
+            source = np.full(skeleton.NUM_JOINTS, Source.PREDICTED, dtype=np.uint8)
+            state = dataclasses.replace(person.state, source=source)
+            results.append(dataclasses.replace(person, status=status, state=state))
         self._people = [
             p for p, r in zip(self._people, results, strict=True) if r.status != Status.LOST
         ]

@@ -86,6 +86,14 @@ def test_back_of_the_hand_is_up_where_palms_face_down(body):
             assert back[1] > 0.7, name
 
 
+def test_hand_without_extent_has_some_orientation():
+    """A fit that has collapsed must not cost the frame."""
+    for landmarks in (np.zeros((133, 3)), np.arange(133.0)[:, None] * (0.0, 1.0, 0.0)):
+        msg = derived.hand_poses(result(landmarks=landmarks), HEADER)
+        quats = np.array([[q.x, q.y, q.z, q.w] for q in (p.orientation for p in msg.pose)])
+        np.testing.assert_allclose(np.linalg.norm(quats, axis=1), 1.0)
+
+
 def test_capsules_hold_the_surface(body):
     """The promise to whoever keeps a robot away: nearly all of the skin is inside."""
     shares, margins = [], []
