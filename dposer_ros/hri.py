@@ -93,6 +93,10 @@ class HriTopics:
         text = urdf.skeleton_urdf(rest_joints, body_id, id_in_joints=True)
         self._of(body_id)['urdf'].publish(String(data=text))
 
+    def add(self, body_id: str) -> None:
+        """Make the publishers of a body."""
+        self._of(body_id)
+
     def clear(self, header: Header | None = None) -> None:
         """Nobody is tracked any more."""
         for body_id in list(self._bodies):

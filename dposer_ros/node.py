@@ -163,6 +163,11 @@ class WholeBodyNode(LifecycleNode):
         return 0.0 if self._worker is None else self._worker.busy_for
 
     @property
+    def actions(self) -> dict[str, str]:
+        """Name -> type of every action."""
+        return self._calls.actions
+
+    @property
     def has_camera(self) -> bool:
         """Whether a usable camera_info has come since activation."""
         return self._cameras is not None

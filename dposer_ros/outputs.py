@@ -131,6 +131,11 @@ class Outputs:
         """The body that the topics of one person follow; empty if nobody is there."""
         return self._primary_id
 
+    def add_body(self, body_id: str) -> None:
+        """Make the publishers of a body, if there is REP-155 at all."""
+        if self._hri is not None:
+            self._hri.add(body_id)
+
     def set_primary(self, body_id: str = '', policy: str = '') -> None:
         """Follow this body until it is lost, or choose by this policy from now on."""
         self._chosen_id = body_id

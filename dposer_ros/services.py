@@ -85,6 +85,13 @@ class Services:
             node.create_service(kind, f'~/{name}', callback)
         self._actions = [_Calibration(node, self._body), _WarmUps(node)]
 
+    @property
+    def actions(self) -> dict[str, str]:
+        """Name -> type of every action."""
+        return {
+            action.name: f'dposer_ros/action/{action.kind.__name__}' for action in self._actions
+        }
+
     def close(self) -> None:
         """End the actions; the services go with the node."""
         for action in self._actions:
@@ -211,13 +218,13 @@ class _Action:
 
     def __init__(self, node: 'WholeBodyNode', kind: type, name: str) -> None:
         self._node = node
-        self._kind = kind
+        self.kind, self.name = kind, f'~/{name}'
         self._handle: ServerGoalHandle | None = None
         self._timer = None
         self._server = ActionServer(
             node,
             kind,
-            f'~/{name}',
+            self.name,
             execute_callback=self._no_result,
             goal_callback=self._judge,
             handle_accepted_callback=self._begin,
@@ -236,7 +243,7 @@ class _Action:
                 raise Unavailable('one goal is under way')
             self.check(goal)
         except Exception as error:
-            self._node.get_logger().warning(f'{self._kind.__name__} rejected: {error}')
+            self._node.get_logger().warning(f'{self.kind.__name__} rejected: {error}')
             return GoalResponse.REJECT
         return GoalResponse.ACCEPT
 
@@ -259,7 +266,7 @@ class _Action:
     def _finish(self, ok: bool, message: str, **fields: Any) -> None:
         self._node.destroy_timer(self._timer)
         handle, self._handle = self._handle, None
-        result = self._kind.Result(ok=ok, message=message, **fields)
+        result = self.kind.Result(ok=ok, message=message, **fields)
 
         def execute(goal: ServerGoalHandle) -> Any:
             if goal.is_cancel_requested:
