@@ -221,7 +221,8 @@ def _sigma(person: PersonKeypoints, num_points: int, dim: int) -> np.ndarray:
         )
     covariance = np.array(person.covariance, dtype=np.float64).reshape(-1, size)
     rows, columns = np.triu_indices(dim)
-    variance = covariance[:, rows == columns].mean(axis=1)
+    with np.errstate(invalid='ignore', over='ignore'):  # what is no variance is judged below
+        variance = covariance[:, rows == columns].mean(axis=1)
     return np.sqrt(np.where((variance > 0.0) & np.isfinite(variance), variance, np.nan))
 
 

@@ -74,8 +74,8 @@ INTRODUCTION = """\
 
 Written by `python -m dposer_ros.interface docs/INTERFACE.md` from the running node, its
 parameters and the files in `msg/`, `srv/` and `action/`; a test compares. `~` is the node,
-`/dposer_wholebody` by default. Every topic can be remapped, and its QoS overridden with `qos_overrides`.
-Units are SI; quaternions are x, y, z, w; stamps are those of the image.
+`/dposer_wholebody` by default. Every topic can be remapped, and its QoS overridden with
+`qos_overrides`. Units are SI; quaternions are x, y, z, w; stamps are those of the image.
 """
 
 
@@ -124,9 +124,10 @@ def interface_page() -> str:
         services,
         '## Frames\n',
         'With `tf.mode` at `rep155` every body has `body_<id>` (middle of the hips, x to the'
-        f' front, z up, child of the frame of the input) and below it {links}; x to the front, z up for a'
-        ' standing person whose arms hang. `smplx` adds the joints of SMPL-X but the fingers,'
-        ' `smplx_hands` all of them. With a robot_state_publisher on a `urdf` topic use `root`.\n',
+        f' front, z up, child of the frame of the input) and below it {links}; x to the front,'
+        ' z up for a standing person whose arms hang. `smplx` adds the joints of SMPL-X but the'
+        ' fingers, `smplx_hands` all of them. With a robot_state_publisher on a `urdf` topic use'
+        ' `root`.\n',
         f'## Events\n\n{events}: see `TrackEvent` below.\n',
         '## Parameters\n',
         '(live): may be changed while the node runs.\n',

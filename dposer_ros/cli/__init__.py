@@ -25,6 +25,7 @@ COMMANDS = {
     'body': 'Build the open body model, or look at a body model file.',
     'fit': 'Fit recorded keypoints (JSON, npz or ROS 2 bag) and write the states to a file.',
     'render': 'Turn fitted states into a picture or a film.',
+    'inject': 'Make keypoints on a topic go wrong on purpose, to test who reads them.',
     'benchmark': 'Measure how fast this machine is.',
     'weights': 'List, check, fetch and import the weights of priors.',
     'data': 'Prepare, pack and look at motion data for training.',
