@@ -57,6 +57,7 @@ class HriTopics:
             IdsList, f'{ROOT}/tracked', LATCHED_QOS, event_callbacks=_NO_EVENTS
         )
         self._bodies: dict[str, dict[str, Publisher]] = {}
+        self._ids: list[str] | None = None  # as published last
         regions = (NormalizedRegionOfInterest2D, Skeleton2D)
         for kind in (*regions, JointState, PointStamped, TwistStamped):
             type(kind).__import_type_support__()  # now, and not when the first person comes
@@ -86,7 +87,13 @@ class HriTopics:
             self._remove(gone)
         for result, state in present:
             self._publish_body(result, state, header, camera)
-        self._tracked.publish(self._ids_list(header=header, ids=ids))
+        self._publish_ids(ids, header)
+
+    def _publish_ids(self, ids: list[str], header: Header) -> None:
+        """Latched, and so only when somebody came or went."""
+        if ids != self._ids:
+            self._ids = ids
+            self._tracked.publish(self._ids_list(header=header, ids=ids))
 
     def publish_urdf(self, body_id: str, rest_joints: np.ndarray) -> None:
         """Latch the skeleton of a body that is tracked."""
@@ -101,7 +108,7 @@ class HriTopics:
         """Nobody is tracked any more."""
         for body_id in list(self._bodies):
             self._remove(body_id)
-        self._tracked.publish(self._ids_list(header=header or Header()))
+        self._publish_ids([], header or Header())
 
     def close(self) -> None:
         """Destroy the publishers."""
@@ -122,15 +129,13 @@ class HriTopics:
         lazily('position', lambda: PointStamped(header=header, point=state.body.position))
         lazily('velocity', lambda: TwistStamped(header=header, twist=state.pelvis_twist.twist))
         if camera is not None and camera.width and camera.height:
-            points = _normalised(result.state.landmarks, camera)
-            seen = result.state.source[POINT_JOINTS] <= Source.PARTIAL
-            lazily('skeleton2d', lambda: self._skeleton_msg(points, seen, result, header))
-            lazily('roi', lambda: self._region_msg(points, result, header))
+            lazily('skeleton2d', lambda: self._skeleton_msg(result, header, camera))
+            lazily('roi', lambda: self._region_msg(result, header, camera))
 
-    def _skeleton_msg(
-        self, points: np.ndarray, seen: np.ndarray, result: FitResult, header: Header
-    ) -> Any:
+    def _skeleton_msg(self, result: FitResult, header: Header, camera: PinholeCamera) -> Any:
         """Reprojected keypoints; c is 0 for what was not seen, which REP-155 takes as missing."""
+        points = _normalised(result.state.landmarks, camera)
+        seen = result.state.source[POINT_JOINTS] <= Source.PARTIAL
         msg = self._skeleton(header=header)
         for name in _NAMES:
             row = keypoints.POINT_INDEX[name]
@@ -147,7 +152,8 @@ class HriTopics:
         place = msg.skeleton[getattr(self._skeleton, name.upper())]
         place.x, place.y, place.c = float(point[0]), float(point[1]), float(confidence)
 
-    def _region_msg(self, points: np.ndarray, result: FitResult, header: Header) -> Any:
+    def _region_msg(self, result: FitResult, header: Header, camera: PinholeCamera) -> Any:
+        points = _normalised(result.state.landmarks, camera)
         inside = np.clip(points[np.isfinite(points).all(axis=1)], 0.0, 1.0)
         msg = self._region(header=header)
         if len(inside):

@@ -188,14 +188,15 @@ class Outputs:
                 times.fill(state.stats)
             if primary is not None:
                 self._primary.publish(states[kept.index(primary)])
-                if primary.status != Status.LOST:
+                if primary.status != Status.LOST and self._joints.get_subscription_count():
                     self._joints.publish(conversions.joint_state_msg(primary.state, header))
             self.newest = {
                 '/human/smplx_states': SmplxStateArray(header=header, states=states),
                 '/human/hands': HandStateArray(header=header, hands=hands),
             }
             self._states.publish(self.newest['/human/smplx_states'])
-            self._hands.publish(self.newest['/human/hands'])
+            if self._hands.get_subscription_count():
+                self._hands.publish(self.newest['/human/hands'])
             rest = {r.body_id: self._rest_joints(r.state.betas) for r in kept}
             for publish in (
                 lambda: self._broadcast(kept, header, config.tf, rest),
@@ -204,7 +205,8 @@ class Outputs:
                 lambda: self._publish_hri(kept, states, header, camera, rest),
             ):
                 self._attempt(publish)
-        self._timing.publish(times.fill(frame_stats))
+        if self._timing.get_subscription_count():
+            self._timing.publish(times.fill(frame_stats))
         return kept
 
     def _choose(self, results: Sequence[FitResult]) -> FitResult | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from dposer_ros.msg import KeypointFrame
-from node_probe import active_node, camera_info, frame, person, wait_for
+from node_probe import camera_info, frame, node_and_probe, person, wait_for
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Float32MultiArray, MultiArrayDimension, String
 
@@ -136,7 +136,10 @@ def test_20_000_random_messages_over_dds_leave_the_real_node_alive():
         'input.max_age': 10.0,
         'occlusion.lost_timeout': 0.6,
     }
-    with active_node(load_live_model, **reliable) as (node, probe):
+    with node_and_probe(load_live_model, **reliable) as (node, probe):
+        assert node.start()
+        wait_for(lambda: probe.send_camera() or node.has_camera, what='camera_info')
+        probe.destroy_publisher(probe.keypoints)
         qos = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
         publisher = probe.create_publisher(KeypointFrame, 'keypoints', qos)
         wait_for(lambda: publisher.get_subscription_count() == 1)

@@ -70,13 +70,13 @@ def test_state_joint_states_with_urdf_and_tf_agree_and_bodies_come_and_go():
         wait_for(lambda: all(probe.count_publishers(topic) for topic in OPTIONS))
         stamp_ns = probe.send(person(), person())
         states = newest(probe, '/human/smplx_states', stamp_ns).states
-        assert newest(probe, f'{BODIES}/tracked', stamp_ns).ids == ['p0001', 'p0002']
-        transforms = [
-            t
-            for message in probe.received['/tf']
-            for t in message.transforms
-            if stamps([t]) == [stamp_ns]
-        ]
+        assert probe.received[f'{BODIES}/tracked'][-1].ids == ['p0001', 'p0002']
+
+        def broadcast() -> list:
+            found = [t for message in probe.received['/tf'] for t in message.transforms]
+            return [t for t in found if stamps([t]) == [stamp_ns]]
+
+        wait_for(lambda: len(broadcast()) == 2 * 71, what='/tf')
         worst_mm = worst_deg = 0.0
         for state in states:
             body_id = state.body_id
@@ -87,7 +87,7 @@ def test_state_joint_states_with_urdf_and_tf_agree_and_bodies_come_and_go():
             at_body = (p.x, p.y, p.z), (q.x, q.y, q.z, q.w)
             text = probe.received[f'{BODIES}/{body_id}/urdf'][-1].data
             of_urdf = urdf_poses(text, angles, body_id, *at_body)
-            own = [t for t in transforms if t.child_frame_id.endswith(body_id)]
+            own = [t for t in broadcast() if t.child_frame_id.endswith(body_id)]
             of_tf = chained(own)
             assert len(of_tf) == 71
             for name, (position, rotation) in of_tf.items():
