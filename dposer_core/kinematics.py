@@ -12,6 +12,7 @@ Source: linear blend skinning (SMPL, Loper et al. 2015) collapsed to the few poi
 geometric Jacobian of a kinematic tree; right Jacobian of SO(3): Sola et al. 2018, eq. 143-144.
 """
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,7 @@ BETAS = slice(ROTATIONS.stop, ROTATIONS.stop + skeleton.NUM_BETAS)
 COEFFICIENTS_START = ROTATIONS.stop
 
 _SMALL = 1e-8
+_GROUPS = np.array([0, 23, 91, 112, NUM_POINTS])  # body and feet, face, left hand, right hand
 
 
 @njit(cache=True)
@@ -193,11 +195,8 @@ def _forward(local, pelvis, rest, rest_dirs, parents, world, position, position_
 
 
 @njit(cache=True)
-def _point_rows(
-    n, world, position, position_dirs, bones, weights, offsets, offset_dirs, chain, chain_length,
-    below, coefficients, num_coefficients, joint_dof, coefficient_dof, slots, point, rows, columns,
-):  # fmt: skip
-    """Point n, its Jacobian rows (3, m) and their tangent columns (m,), ascending; returns m."""
+def _place_point(n, world, position, bones, weights, offsets, slots, point):
+    """Landmark n and the slots that it is the weighted mean of."""
     point[:] = 0.0
     for k in range(bones.shape[1]):
         b = bones[n, k]
@@ -209,13 +208,22 @@ def _point_rows(
                 + world[b, i, 2] * offsets[n, k, 2]
             )
             point[i] += weights[n, k] * slots[k, i]
+
+
+@njit(cache=True, fastmath={'reassoc', 'contract'})
+def _point_rows(
+    n, world, position, position_dirs, bones, weights, offset_dirs, chain, chain_column,
+    chain_length, below, slots, rows, num_columns, num_coefficients,
+):  # fmt: skip
+    """Jacobian rows (3, num_columns) of landmark n over the columns of its group.
+
+    The coefficients are the last `num_coefficients` columns.
+    """
+    rows[:, :num_columns] = 0.0
     for i in range(3):
-        columns[i] = i
-        for r in range(3):
-            rows[r, i] = 1.0 if r == i else 0.0
-    m = 3
+        rows[i, i] = 1.0
     for a in range(chain_length[n]):
-        joint = chain[n, a]
+        joint, m = chain[n, a], chain_column[n, a]
         lx = ly = lz = 0.0  # lever arm: what hangs below this joint, seen from it
         for k in range(bones.shape[1]):
             if below[n, a, k]:
@@ -224,88 +232,111 @@ def _point_rows(
                 lz += weights[n, k] * (slots[k, 2] - position[joint, 2])
         for c in range(3):
             ax, ay, az = world[joint, 0, c], world[joint, 1, c], world[joint, 2, c]
-            rows[0, m] = ay * lz - az * ly
-            rows[1, m] = az * lx - ax * lz
-            rows[2, m] = ax * ly - ay * lx
-            columns[m] = joint_dof[joint] + c
-            m += 1
-    for index in range(num_coefficients[n]):
-        c = coefficients[n, index]
+            rows[0, m + c] = ay * lz - az * ly
+            rows[1, m + c] = az * lx - ax * lz
+            rows[2, m + c] = ax * ly - ay * lx
+    start = num_columns - num_coefficients
+    for k in range(bones.shape[1]):
+        w = weights[n, k]
+        if w == 0.0:
+            continue
+        b = bones[n, k]
         for r in range(3):
-            value = 0.0
-            for k in range(bones.shape[1]):
-                if weights[n, k] != 0.0:
-                    b = bones[n, k]
-                    value += weights[n, k] * (
-                        position_dirs[b, r, c]
-                        + world[b, r, 0] * offset_dirs[n, k, 0, c]
-                        + world[b, r, 1] * offset_dirs[n, k, 1, c]
-                        + world[b, r, 2] * offset_dirs[n, k, 2, c]
-                    )
-            rows[r, m] = value
-        columns[m] = coefficient_dof + c
-        m += 1
-    return m
+            w0, w1, w2 = w * world[b, r, 0], w * world[b, r, 1], w * world[b, r, 2]
+            for c in range(num_coefficients):
+                rows[r, start + c] += (
+                    w * position_dirs[b, r, c]
+                    + w0 * offset_dirs[n, k, 0, c]
+                    + w1 * offset_dirs[n, k, 1, c]
+                    + w2 * offset_dirs[n, k, 2, c]
+                )
+
+
+@njit(cache=True)
+def _whiten(dim, point, target, precision, robust_scale, camera, rows, num_columns, out, residual):
+    """Weighted Jacobian rows and residual of one point into `out` and `residual`.
+
+    Returns:
+        IRLS weight, error, robust cost; weight -1 for a point behind the camera, which has no say.
+    """
+    if dim == 2:
+        depth = point[2]
+        if depth < 0.05:
+            return -1.0, 0.0, 0.0
+        inverse = 1.0 / depth
+        x, y = point[0] * inverse, point[1] * inverse
+        residual[0] = camera[0] * x + camera[2] - target[0]
+        residual[1] = camera[1] * y + camera[3] - target[1]
+        fx, fy = camera[0] * inverse, camera[1] * inverse
+        for c in range(num_columns):
+            out[0, c] = fx * (rows[0, c] - x * rows[2, c])
+            out[1, c] = fy * (rows[1, c] - y * rows[2, c])
+    else:
+        for i in range(3):
+            residual[i] = point[i] - target[i]
+            for c in range(num_columns):
+                out[i, c] = rows[i, c]
+    squared = 0.0
+    for i in range(dim):
+        squared += residual[i] * residual[i]
+    whitened = squared * precision
+    shrink = 1.0 / (1.0 + whitened / (robust_scale * robust_scale))
+    scale = np.sqrt(precision) * shrink  # root of the IRLS weight of Geman-McClure
+    for i in range(dim):
+        residual[i] *= scale
+        for c in range(num_columns):
+            out[i, c] *= scale
+    return shrink * shrink, np.sqrt(squared), 0.5 * whitened * shrink
 
 
 @njit(cache=True)
 def _accumulate(
     target, precision, robust_scale, camera, world, position, position_dirs, bones, weights,
-    offsets, offset_dirs, chain, chain_length, below, coefficients, num_coefficients, joint_dof,
-    coefficient_dof, hessian, gradient, inlier, points, error,
+    offsets, offset_dirs, chain, chain_column, chain_length, below, groups, group_columns,
+    group_coefficients, columns, jacobian, product, hessian, gradient, inlier, points, error,
 ):  # fmt: skip
-    """Add J^T W J and J^T W r of all present points; returns the robust cost."""
+    """Add J^T W J and J^T W r of all present points; returns the robust cost.
+
+    The points of the body, the face and each hand depend on few columns, nearly the same within
+    such a group: one small dense product per group.
+    """
     dim = target.shape[1]
-    max_columns = hessian.shape[0]
-    rows = np.empty((3, max_columns))
-    columns = np.empty(max_columns, dtype=np.int64)
+    rows = np.empty((3, hessian.shape[0]))
     slots = np.empty((bones.shape[1], 3))
-    residual = np.empty(dim)
+    residual = np.empty(dim * target.shape[0])
     cost = 0.0
-    for n in range(target.shape[0]):
-        m = _point_rows(
-            n, world, position, position_dirs, bones, weights, offsets, offset_dirs, chain,
-            chain_length, below, coefficients, num_coefficients, joint_dof, coefficient_dof,
-            slots, points[n], rows, columns,
-        )  # fmt: skip
-        inlier[n] = 0.0
-        error[n] = 0.0
-        if precision[n] <= 0.0:
-            continue
-        if dim == 2:
-            depth = points[n, 2]
-            if depth < 0.05:  # behind the camera: this point has no say
+    for g in range(len(groups) - 1):
+        m = group_columns[g]
+        tall = jacobian[: (groups[g + 1] - groups[g]) * dim * m].reshape(-1, m)
+        count = 0
+        for n in range(groups[g], groups[g + 1]):
+            _place_point(n, world, position, bones, weights, offsets, slots, points[n])
+            inlier[n] = error[n] = 0.0
+            if precision[n] <= 0.0:
                 continue
-            inverse = 1.0 / depth
-            x, y = points[n, 0] * inverse, points[n, 1] * inverse
-            residual[0] = camera[0] * x + camera[2] - target[n, 0]
-            residual[1] = camera[1] * y + camera[3] - target[n, 1]
-            for c in range(m):
-                dz = rows[2, c]
-                rows[0, c] = camera[0] * inverse * (rows[0, c] - x * dz)
-                rows[1, c] = camera[1] * inverse * (rows[1, c] - y * dz)
-        else:
-            for i in range(3):
-                residual[i] = points[n, i] - target[n, i]
-        squared = 0.0
-        for i in range(dim):
-            squared += residual[i] * residual[i]
-        error[n] = np.sqrt(squared)
-        whitened = squared * precision[n]
-        shrink = 1.0 / (1.0 + whitened / (robust_scale * robust_scale))
-        inlier[n] = shrink * shrink  # IRLS weight of Geman-McClure
-        cost += 0.5 * whitened * shrink
-        weight = precision[n] * inlier[n]
+            _point_rows(
+                n, world, position, position_dirs, bones, weights, offset_dirs, chain,
+                chain_column, chain_length, below, slots, rows, m, group_coefficients[g],
+            )  # fmt: skip
+            weight, distance, loss = _whiten(
+                dim, points[n], target[n], precision[n], robust_scale, camera, rows, m,
+                tall[count : count + dim], residual[count : count + dim],
+            )  # fmt: skip
+            if weight < 0.0:
+                continue
+            inlier[n], error[n] = weight, distance
+            cost += loss
+            count += dim
+        if count == 0:
+            continue
+        square = product[: m * m].reshape(m, m)
+        np.dot(tall[:count].T, tall[:count], square)
         for a in range(m):
-            value = 0.0
-            for i in range(dim):
-                value += rows[i, a] * residual[i]
-            gradient[columns[a]] += weight * value
+            row = columns[g, a]
+            for r in range(count):
+                gradient[row] += tall[r, a] * residual[r]
             for b in range(a + 1):
-                value = 0.0
-                for i in range(dim):
-                    value += rows[i, a] * rows[i, b]
-                hessian[columns[a], columns[b]] += weight * value
+                hessian[row, columns[g, b]] += square[a, b]
     return cost
 
 
@@ -369,14 +400,15 @@ def _joint_variance(
             columns[m] = coefficient_dof + c
             m += 1
         total = 0.0
-        for r in range(3):
-            for p in range(m):
-                if rows[r, p] == 0.0:
-                    continue
-                part = 0.0
-                for q in range(m):
-                    part += covariance[columns[p], columns[q]] * rows[r, q]
-                total += rows[r, p] * part
+        for p in range(m):
+            part = 0.0  # each pair once, and all three axes at once
+            for q in range(p):
+                part += covariance[columns[p], columns[q]] * (
+                    rows[0, p] * rows[0, q] + rows[1, p] * rows[1, q] + rows[2, p] * rows[2, q]
+                )
+            total += 2.0 * part + covariance[columns[p], columns[p]] * (
+                rows[0, p] ** 2 + rows[1, p] ** 2 + rows[2, p] ** 2
+            )
         out[joint] = max(total / 3.0, 0.0)
 
 
@@ -416,12 +448,16 @@ class Kinematics:
         self._offset_template[self._weights == 0.0] = 0.0
         self._offset_dirs[self._weights == 0.0] = 0.0
         self._rest_dirs = np.ascontiguousarray(tables.joint_dirs)
+        self._joint_template = tables.joint_template
+        # Flat, a product with the coefficients is one call of BLAS instead of hundreds.
+        self._flat_rest_dirs = self._rest_dirs.reshape(-1, self.num_coefficients)
+        self._flat_offset_dirs = self._offset_dirs.reshape(-1, self.num_coefficients)
         self._index_chains()
 
     def _index_chains(self) -> None:
         """Per landmark: the joints above it, which slots hang below each, its coefficients."""
         num_slots = self._bones.shape[1]
-        chains, coefficients = [], []
+        chains, used_coefficients = [], []
         for n in range(NUM_POINTS):
             used = [k for k in range(num_slots) if self._weights[n, k] != 0.0]
             joints = sorted(
@@ -434,19 +470,46 @@ class Kinematics:
                 moved |= np.abs(self._offset_dirs[n, k]).max(axis=0) > 1e-12
             for a in joints:
                 moved |= np.abs(self._rest_dirs[a]).max(axis=0) > 1e-12
-            coefficients.append(np.flatnonzero(moved))
+            used_coefficients.append(int(np.flatnonzero(moved).max(initial=-1)) + 1)
         self._chain_length = np.array([len(c) for c in chains], dtype=np.int64)
         self._chain = np.zeros((NUM_POINTS, self._chain_length.max()), dtype=np.int64)
         self._below = np.zeros((*self._chain.shape, num_slots), dtype=np.bool_)
-        self._num_coefficients = np.array([len(c) for c in coefficients], dtype=np.int64)
-        self._coefficients = np.zeros((NUM_POINTS, self.num_coefficients), dtype=np.int64)
         for n in range(NUM_POINTS):
             self._chain[n, : len(chains[n])] = chains[n]
-            self._coefficients[n, : len(coefficients[n])] = coefficients[n]
             for a, joint in enumerate(chains[n]):
                 for k in range(num_slots):
                     hangs = joint in skeleton.ancestors(int(self._bones[n, k]))
                     self._below[n, a, k] = self._weights[n, k] != 0.0 and hangs
+        self._group_columns(chains, used_coefficients)
+
+    def _group_columns(self, chains: list[list[int]], used_coefficients: list[int]) -> None:
+        """Per group of landmarks: the columns of the tangent space that move any of them."""
+        self._chain_column = np.zeros_like(self._chain)
+        self._columns = np.zeros((len(_GROUPS) - 1, self.num_dof), dtype=np.int64)
+        self._num_columns = np.zeros(len(_GROUPS) - 1, dtype=np.int64)
+        self._num_used_coefficients = np.zeros_like(self._num_columns)
+        for g, (start, stop) in enumerate(itertools.pairwise(_GROUPS)):
+            firsts = sorted(
+                {int(self.joint_dof[j]) for n in range(start, stop) for j in chains[n]}
+            )
+            count = max(used_coefficients[start:stop])
+            columns = [0, 1, 2]
+            columns += [first + c for first in firsts for c in range(3)]
+            columns += [self.coefficient_dof + c for c in range(count)]
+            self._columns[g, : len(columns)] = columns
+            self._num_columns[g], self._num_used_coefficients[g] = len(columns), count
+            for n in range(start, stop):
+                for a, joint in enumerate(chains[n]):
+                    self._chain_column[n, a] = 3 + 3 * firsts.index(int(self.joint_dof[joint]))
+        largest = max(
+            3 * (stop - start) * m
+            for (start, stop), m in zip(
+                itertools.pairwise(_GROUPS), self._num_columns, strict=True
+            )
+        )
+        # Scratch of the normal equations: one body is linearised at a time.
+        self._tall = np.empty(largest)
+        self._square = np.empty(int(self._num_columns.max()) ** 2)
 
     def pose(self, pelvis: np.ndarray, local: np.ndarray, coefficients: np.ndarray) -> Posed:
         """Chain the joints.
@@ -457,13 +520,15 @@ class Kinematics:
             coefficients: (10 + E,) betas, then expression.
         """
         posed = Posed(self.num_coefficients)
-        rest = self.tables.joint_template + self._rest_dirs @ coefficients
+        rest = self._joint_template + self._flat_rest_dirs.dot(coefficients).reshape(-1, 3)
         posed.rest_pelvis = rest[0]
         _forward(
             local, pelvis, rest, self._rest_dirs, skeleton.PARENTS, posed.rotations, posed.joints,
             posed.joint_dirs,
         )  # fmt: skip
-        posed.offsets = self._offset_template + self._offset_dirs @ coefficients
+        posed.offsets = self._offset_template + self._flat_offset_dirs.dot(coefficients).reshape(
+            self._offset_template.shape
+        )
         if self.tables.point_posedirs is not None:
             # Pose blend shapes of the licensed model. Their own derivative is left out of the
             # Jacobian: millimetres over radians, and each iteration re-evaluates them.
@@ -508,9 +573,9 @@ class Kinematics:
         cost = _accumulate(
             target, precision, robust_scale, camera, posed.rotations, posed.joints,
             posed.joint_dirs, self._bones, self._weights, posed.offsets, self._offset_dirs,
-            self._chain, self._chain_length, self._below, self._coefficients,
-            self._num_coefficients, self.joint_dof, self.coefficient_dof, hessian, gradient,
-            inlier, points, error,
+            self._chain, self._chain_column, self._chain_length, self._below, _GROUPS,
+            self._num_columns, self._num_used_coefficients, self._columns, self._tall,
+            self._square, hessian, gradient, inlier, points, error,
         )  # fmt: skip
         return cost, inlier, points, error
 
@@ -518,16 +583,21 @@ class Kinematics:
         """Dense (133, 3, num_dof) Jacobian of the landmarks; for tests and analysis."""
         jacobian = np.zeros((NUM_POINTS, 3, self.num_dof))
         rows = np.empty((3, self.num_dof))
-        columns = np.empty(self.num_dof, dtype=np.int64)
         slots, point = np.empty((self._bones.shape[1], 3)), np.empty(3)
-        for n in range(NUM_POINTS):
-            m = _point_rows(
-                n, posed.rotations, posed.joints, posed.joint_dirs, self._bones, self._weights,
-                posed.offsets, self._offset_dirs, self._chain, self._chain_length, self._below,
-                self._coefficients, self._num_coefficients, self.joint_dof, self.coefficient_dof,
-                slots, point, rows, columns,
-            )  # fmt: skip
-            jacobian[n][:, columns[:m]] = rows[:, :m]
+        for g, (start, stop) in enumerate(itertools.pairwise(_GROUPS)):
+            m = self._num_columns[g]
+            for n in range(start, stop):
+                _place_point(
+                    n, posed.rotations, posed.joints, self._bones, self._weights, posed.offsets,
+                    slots, point,
+                )  # fmt: skip
+                _point_rows(
+                    n, posed.rotations, posed.joints, posed.joint_dirs, self._bones,
+                    self._weights, self._offset_dirs, self._chain, self._chain_column,
+                    self._chain_length, self._below, slots, rows, m,
+                    self._num_used_coefficients[g],
+                )  # fmt: skip
+                jacobian[n][:, self._columns[g, :m]] = rows[:, :m]
         return jacobian
 
     def joint_sigma(self, posed: Posed, covariance: np.ndarray) -> np.ndarray:
