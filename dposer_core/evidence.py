@@ -83,8 +83,15 @@ def _below_points() -> dict[int, list[int]]:
     return below
 
 
-_BELOW_POINTS = _below_points()
-_EYES = range(skeleton.EYE_JOINTS.start, skeleton.EYE_JOINTS.stop)
+def _incidence(points_of: dict[int, list[int]]) -> np.ndarray:
+    """(55, 133) 1 where a keypoint belongs to a joint."""
+    matrix = np.zeros((skeleton.NUM_JOINTS, NUM_POINTS), dtype=np.float32)
+    for joint, points in points_of.items():
+        matrix[joint, points] = 1.0
+    return matrix
+
+
+_OWN_MATRIX, _BELOW_MATRIX = _incidence(OWN_POINTS), _incidence(_below_points())
 
 
 def joint_sources(point_precision: np.ndarray, inlier: np.ndarray) -> np.ndarray:
@@ -96,15 +103,11 @@ def joint_sources(point_precision: np.ndarray, inlier: np.ndarray) -> np.ndarray
         point_precision: (133,) 0 for absent points.
         inlier: (133,) IRLS weights in [0, 1].
     """
-    seen = (point_precision > 0.0) & (inlier > _MIN_INLIER)
+    seen = ((point_precision > 0.0) & (inlier > _MIN_INLIER)).astype(np.float32)
     sources = np.full(skeleton.NUM_JOINTS, Source.COMPLETED, dtype=np.uint8)
-    for joint in range(skeleton.NUM_JOINTS):
-        if seen[OWN_POINTS.get(joint, [])].any():
-            sources[joint] = Source.OBSERVED
-        elif seen[_BELOW_POINTS[joint]].any():
-            sources[joint] = Source.PARTIAL
-    for eye in _EYES:
-        sources[eye] = Source.DEFAULT  # gaze is not estimated
+    sources[_BELOW_MATRIX @ seen > 0.0] = Source.PARTIAL
+    sources[_OWN_MATRIX @ seen > 0.0] = Source.OBSERVED
+    sources[skeleton.EYE_JOINTS] = Source.DEFAULT  # gaze is not estimated
     return sources
 
 
