@@ -60,6 +60,10 @@ _LOST_INLIERS = 0.35  # mean inlier weight below which the fit does not explain 
 _LOST_FRAMES = 3
 _RESTART_GAIN = 0.7  # a restart must cost this much less than the track it replaces
 _GOOD_JOINT_ERROR = 0.1  # m, what `confidence` is about
+_FIT_STAGES = ('linearise', 'denoise', 'solve')
+# Keys of `FitStats.stage_seconds`; `predict` is all of the fit that is not one of its stages:
+# evidence, prediction, moving the estimates, first guesses of a cold start.
+STAGES = ('predict', *_FIT_STAGES, 'covariance', 'report')
 
 
 class LivePrior(Protocol):
@@ -112,13 +116,15 @@ class PoseFitter:
         self._given_prior = prior
         self._prior = prior if config.prior.weight > 0.0 else None
         self._set_prior_statistics()
-        self._window = Window(config.fit.window, self._smoothness(config))
+        self._needs_double = False
+        self._window = self._new_window()
         self._started_ns = 0
         self._bad_frames = 0
         self._frozen: tuple[int, np.ndarray] | None = None  # stamp of the anchor, betas
         self._given_betas: np.ndarray | None = None
         self._freeze_after: float | None = None  # s, instead of the configured time
         self._hand_seen_ns = [0, 0]
+        self._stages: dict[str, float] = {}  # seconds of this frame
         self._last: FitResult | None = None
         self._last_velocity = (np.zeros(3), np.zeros((1 + len(skeleton.PRIOR_JOINTS), 3)))
 
@@ -164,6 +170,7 @@ class PoseFitter:
             None if there is too little to start on and nothing to predict from.
         """
         clock = time.perf_counter()
+        self._stages = dict.fromkeys(STAGES, 0.0)
         seen = self._evidence(observation)
         if int(seen.present[evidence.BODY_POINTS].sum()) < self.config.track.min_points:
             return self.predict(observation.stamp_ns)
@@ -171,6 +178,7 @@ class PoseFitter:
         try:
             iterations, converged = self._fit(observation.stamp_ns, seen, warm, clock, budget_s)
         except SolveError:
+            self._needs_double = True  # a prior of little weight is as good as none
             self._restart()
             return self.predict(observation.stamp_ns, Quality.HOLD)
         self._freeze_betas(observation.stamp_ns)
@@ -237,19 +245,26 @@ class PoseFitter:
             t = prior.t_min + (count - s - 1) / count * (prior.t_max - prior.t_min)
             widening = _WIDENING ** ((count - s - 1) / max(count - 1, 1))
             self._linearise(self._window.frames[first:], t, widening)
+            start = time.perf_counter()
             self._window.solve(first)
-            for frame in self._window.frames[first:]:
-                frame.delta = _limited(frame.delta)
-            distance = float(np.linalg.norm(self._window.frames[-1].at.pelvis))
+            self._count('solve', start)
+            newest = self._window.frames[-1]
+            newest.delta = _limited(newest.delta)
+            distance = float(np.linalg.norm(newest.at.pelvis))
             if distance > _MAX_DISTANCE:
                 raise SolveError(f'the pelvis ran away to {distance:.0f} m')
-            if spent() or _step_size(self._window.frames[-1].delta) < _CONVERGED:
+            if spent() or _step_size(newest.delta) < _CONVERGED:
                 break
+        # Steps of older frames: those that the next frame relinearises, and one for velocities.
+        start = time.perf_counter()
+        self._window.smooth(max(0, len(self._window.frames) - max(relinearise, 2)))
+        self._count('solve', start)
         return s + 1
 
     def _linearise(self, frames: Sequence[Frame], t: float, widening: float) -> None:
         """Move each frame to its estimate and build its own terms there.
 
+        `t` is the diffusion time of the prior's target.
         `widening` of the robust scale holds for the newest frame only: it starts from a prediction
         that a fast hand leaves far behind, and must not take the true points for outliers.
         """
@@ -257,12 +272,21 @@ class PoseFitter:
             frame.at = frame.estimate
             frame.delta = np.zeros_like(frame.delta)
         rotvecs = [kinematics.log_many(frame.at.rotations[1:]) for frame in frames]
+        start = time.perf_counter()
         targets = self._denoised(frames, rotvecs, t)
+        start = self._count('denoise', start)
         for frame, rotvec, target in zip(frames, rotvecs, targets, strict=True):
             frame.hessian[:], frame.gradient[:] = 0.0, 0.0
             self._add_data(frame, widening if frame is self._window.frames[-1] else 1.0)
             self._add_prior(frame, rotvec, frame.payload.keep * target)
             self._add_shape(frame)
+        self._count('linearise', start)
+
+    def _count(self, stage: str, start: float) -> float:
+        """Charge the time since `start` to a stage; returns the time now."""
+        now = time.perf_counter()
+        self._stages[stage] += now - start
+        return now
 
     def _denoised(self, frames, rotvecs, t) -> np.ndarray:
         """x0_hat (B, D), the stop-gradient target of the DPoser term.
@@ -376,9 +400,15 @@ class PoseFitter:
         return self._iterate(count, 1, spent)
 
     def _restart(self) -> None:
-        self._window = Window(self.config.fit.window, self._smoothness(self.config))
+        self._window = self._new_window()
         self._frozen = None
         self._bad_frames = 0
+
+    def _new_window(self) -> Window:
+        """An empty window; the prior keeps its equations regular enough for float32."""
+        is_regular = self._prior is not None and not self._needs_double
+        dtype = np.float32 if is_regular else np.float64
+        return Window(self.config.fit.window, self._smoothness(self.config), dtype)
 
     def _is_unexplained(self, seen: _Evidence) -> bool:
         weights = seen.inlier[seen.precision > 0.0]
@@ -423,17 +453,19 @@ class PoseFitter:
     ) -> FitResult:
         newest = self._window.frames[-1]
         pose, stamp_ns = newest.estimate, newest.stamp_ns
+        start = fitted = time.perf_counter()
+        covariance = self._window.covariance()
+        start = self._count('covariance', start)
         posed = self._pose(pose)
         velocities = self._velocities(pose, posed)
-        start = time.perf_counter()
-        covariance = self._window.covariance()
         sources = evidence.joint_sources(seen.precision, seen.inlier)
         state = self._state(
             stamp_ns, pose, posed, velocities, self._rotation_sigma(covariance),
             self.kinematics.joint_sigma(posed, covariance),
             _pelvis_covariance(covariance, posed.rotations[0]), sources,
         )  # fmt: skip
-        end = time.perf_counter()
+        self._count('report', start)
+        self._stages['predict'] = fitted - clock - sum(self._stages[s] for s in _FIT_STAGES)
         for hand, visible in enumerate(evidence.hands_seen(seen.precision)):
             if visible or self._hand_seen_ns[hand] == 0:
                 self._hand_seen_ns[hand] = stamp_ns
@@ -457,7 +489,7 @@ class PoseFitter:
                 window_frames=len(self._window.frames),
                 iterations=iterations,
                 prior_evals=0 if self._prior is None else iterations,
-                stage_seconds={'solve': start - clock, 'covariance': end - start},
+                stage_seconds=self._stages,
                 loss_data=seen.cost_data,
                 loss_prior=seen.cost_prior,
                 reprojection_rms_px=rms if is_2d else float('nan'),

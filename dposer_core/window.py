@@ -2,14 +2,17 @@
 
 Each frame has its own terms (data, prior); links tie neighbours (constant velocity, standstill,
 constant shape), so the normal equations are block-pentadiagonal with diagonal links. Frames are
-eliminated oldest first. Three consequences, which are the whole design:
+eliminated oldest first. What follows from that is the whole design:
 
-- Cost is linear in the window, and only frames from the first relinearised one on are factorised
-  again; the factors of older ones are kept.
-- A frame that leaves has already been eliminated: its Schur complement *is* the prior on the two
-  frames after it, nothing is forgotten and nothing is computed for it.
+- A frame is factorised again only when it was relinearised or when a link of a newer frame
+  changed its block, which reaches two frames back. So the cost of a step does not depend on the
+  length of the window.
+- A frame that leaves has already been eliminated, and its factor is all that later frames need
+  of it: nothing is forgotten and nothing is computed for it.
 - What is left of the newest frame's block after elimination is its marginal information, so the
   covariance costs one inverse.
+- The newest frame's step needs no back-substitution; that of older ones is made on request
+  (`Window.smooth`).
 
 A frame's terms are linear around its linearisation point `at`; its estimate is `at` (+) `delta`.
 """
@@ -73,7 +76,8 @@ class _Link:
     c1: np.ndarray
     c2: np.ndarray
     v: np.ndarray
-    # Residuals at the linearisation points.
+    # At the linearisation points: the way from the frame before, and the residuals.
+    step: np.ndarray = field(default_factory=lambda: np.zeros(0))
     r_acceleration: np.ndarray = field(default_factory=lambda: np.zeros(0))
     r_velocity: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
@@ -90,6 +94,7 @@ class Frame:
     payload: object = None  # what the caller needs to linearise again (the observation)
     link: _Link | None = None
     factor: '_Factor | None' = None
+    received: np.ndarray | float = 0.0  # (n,) gradient from frames that are forgotten
 
     @property
     def estimate(self) -> Pose:
@@ -102,37 +107,101 @@ class _Factor:
     """A frame's row of the block-pentadiagonal system once older frames are eliminated.
 
     The coupling to the second next frame stays diagonal: eliminating a frame only fills in
-    between its two successors. So inverting the block and two products do the whole step.
+    between its two successors.
     """
 
-    inverse: np.ndarray  # P = D_k^-1, (n, n)
-    to_next: np.ndarray  # B_{k+1,k}, (n, n)
+    root: np.ndarray  # lower triangular, D_k^-1 = root^T root, (n, n)
+    to_next: np.ndarray  # B_{k+1,k}, (n, n); empty for the newest frame
     to_second: np.ndarray  # diagonal of B_{k+2,k}, (n,)
-    gain: np.ndarray  # P B_{k+1,k}^T
+    reach: '_Reach'
+    value: np.ndarray = field(default_factory=lambda: np.zeros(0))  # h_k: gradient left over, (n,)
+    u: np.ndarray = field(default_factory=lambda: np.zeros(0))  # D_k^-1 h_k, (n,)
 
 
 @dataclass
-class _Marginal:
-    """Information on the two oldest frames from all that have left."""
+class _Reach:
+    """What eliminating a frame takes from the blocks of the two after it; (n, n) or None.
 
-    h00: np.ndarray
-    h10: np.ndarray
-    h11: np.ndarray
-    g0: np.ndarray
-    g1: np.ndarray
-    anchors: tuple[Pose, Pose] = field(repr=False)
+    Kept while those may be eliminated again.
+    """
+
+    carry: np.ndarray | None = None  # B D_k^-1 B^T, off the next frame's block
+    gain: np.ndarray | None = None  # D_k^-1 B^T, for what ties the next two frames
+    inverse: np.ndarray | None = None  # D_k^-1, off the second next frame's block
 
 
-def _add_diagonal(matrix: np.ndarray, values: np.ndarray) -> None:
-    np.einsum('ii->i', matrix)[...] += values
+_LEAF = 48  # size up to which a triangle is inverted row by row
 
 
 @njit(cache=True)
-def _mirror_lower(matrix: np.ndarray) -> None:
-    """Copy the lower triangle of `matrix` (n, n) onto the upper, in place."""
-    for i in range(matrix.shape[0]):
+def _reduced_block(hessian, diagonal, carry, second, inverse, out):
+    """Lower triangle of hessian + diag - carry - S inverse S; an empty matrix counts as zero."""
+    for i in range(hessian.shape[0]):
+        for j in range(i + 1):
+            out[i, j] = hessian[i, j]
+        if carry.shape[0]:
+            for j in range(i + 1):
+                out[i, j] -= carry[i, j]
+        if inverse.shape[0]:
+            for j in range(i + 1):
+                out[i, j] -= second[i] * second[j] * inverse[i, j]
+        out[i, i] += diagonal[i]
+
+
+@njit(cache=True)
+def _coupling(diagonal, second, gain, out):
+    """diag - S gain; an empty gain counts as zero."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[0]):
+            out[i, j] = -second[i] * gain[i, j] if gain.shape[0] else 0.0
+        out[i, i] += diagonal[i]
+
+
+@njit(cache=True, fastmath={'reassoc', 'contract'})
+def _invert_leaf(lower, out):
+    """Inverse of a small lower triangular matrix into the lower triangle of `out`, by rows."""
+    for i in range(lower.shape[0]):
+        scale = 1.0 / lower[i, i]
         for j in range(i):
-            matrix[j, i] = matrix[i, j]
+            out[i, j] = 0.0
+        for k in range(i):
+            factor = -scale * lower[i, k]
+            for j in range(k + 1):
+                out[i, j] += factor * out[k, j]
+        out[i, i] = scale
+
+
+def _invert_lower(lower: np.ndarray, out: np.ndarray) -> None:
+    """Inverse of a lower triangular matrix into `out`, whose upper triangle is zero already.
+
+    By halves, so that most of the work is matrix products: twice as fast as LAPACK's trtri here.
+    """
+    n = len(lower)
+    if n <= _LEAF:
+        _invert_leaf(lower, out)
+        return
+    half = n // 2
+    _invert_lower(lower[:half, :half], out[:half, :half])
+    _invert_lower(lower[half:, half:], out[half:, half:])
+    np.matmul(out[half:, half:] @ lower[half:, :half], out[:half, :half], out=out[half:, :half])
+    np.negative(out[half:, :half], out=out[half:, :half])
+
+
+class _Matrices:
+    """Square matrices that are used again, so that a frame allocates none."""
+
+    def __init__(self, size: int, dtype: type) -> None:
+        self._size, self._dtype = size, dtype
+        self._free: list[np.ndarray] = []
+
+    def take(self) -> np.ndarray:
+        """A matrix (size, size) of arbitrary content."""
+        return self._free.pop() if self._free else np.empty((self._size, self._size), self._dtype)
+
+    def give(self, matrix: np.ndarray | None) -> None:
+        """Take back a matrix that nobody reads any more."""
+        if matrix is not None and matrix.size:
+            self._free.append(matrix)
 
 
 class Window:
@@ -141,30 +210,48 @@ class Window:
     Args:
         size: most frames kept, at least 3.
         smoothness: links between neighbours.
+        dtype: of the factorisation. float32 halves its time; terms, gradients and steps are
+            float64 either way, so rounding only makes a step of Gauss-Newton a little inexact.
     """
 
-    def __init__(self, size: int, smoothness: Smoothness) -> None:
+    def __init__(self, size: int, smoothness: Smoothness, dtype: type = np.float32) -> None:
         self.size = size
+        self._lapack = (
+            (lapack.spotrf, lapack.spotrs)
+            if dtype == np.float32
+            else (lapack.dpotrf, lapack.dpotrs)
+        )
+        self._nothing = np.zeros((0, 0), dtype)  # stands for a matrix that there is none of
+        self._dtype = dtype
         self.smoothness = smoothness
-        self.frames: list[Frame] = []
-        self._marginal: _Marginal | None = None
-        self._num_current = 0  # leading frames whose factors are up to date
+        self._all: list[Frame] = []  # the window, and before it the two frames that left last
+        self._num_current = 0  # leading frames of `_all` whose factors are up to date
+        self._matrices = _Matrices(len(smoothness.walk), dtype)
+        self._hessians = _Matrices(len(smoothness.walk), np.float64)
+        self._cholesky = self._nothing  # of the newest frame's block
+        self._covariance: np.ndarray | None = None
+
+    @property
+    def frames(self) -> list[Frame]:
+        """The frames of the window, oldest first."""
+        return self._all[-self.size :]
 
     def append(self, stamp_ns: int, at: Pose, payload: object) -> Frame:
         """Add the newest frame; the oldest leaves when the window is full."""
-        if len(self.frames) == self.size:
-            self._drop_oldest()
+        if len(self._all) == self.size + 2:
+            self._forget_oldest()
         # The links of a new frame change the blocks of the two before it.
-        self._num_current = min(self._num_current, max(len(self.frames) - 2, 0))
+        self._num_current = min(self._num_current, max(len(self._all) - 2, 0))
         n = len(self.smoothness.walk)
-        frame = Frame(stamp_ns, at, np.zeros(n), np.zeros((n, n)), np.zeros(n), payload)
-        self.frames.append(frame)
-        if len(self.frames) > 1:
+        frame = Frame(stamp_ns, at, np.zeros(n), self._hessians.take(), np.zeros(n), payload)
+        frame.hessian[:] = 0.0
+        self._all.append(frame)
+        if len(self._all) > 1:
             frame.link = self._new_link()
         return frame
 
     def solve(self, first: int) -> float:
-        """One Gauss-Newton step of all frames; those from `first` on were relinearised.
+        """One Gauss-Newton step of the newest frame; those from `first` on were relinearised.
 
         Returns:
             The temporal cost at the linearisation point of the frames from `first` on.
@@ -172,27 +259,47 @@ class Window:
         Raises:
             SolveError: the equations cannot be solved; the frames keep their deltas.
         """
-        cost = sum(self._relink(k) for k in range(max(first, 1), len(self.frames)))
+        first += len(self._all) - len(self.frames)
+        cost = sum(self._relink(k) for k in range(max(first, 1), len(self._all)))
         # A link's coefficients never change, so moving a frame leaves the blocks of older ones,
         # and their factors, as they are; only gradients change.
-        for k in range(min(first, self._num_current), len(self.frames)):
+        for k in range(min(first, self._num_current), len(self._all)):
             self._eliminate(k)
-        self._num_current = len(self.frames)
-        gradients = self._gradients()
-        solution = self._substitute(gradients)
-        for frame, delta in zip(self.frames, solution, strict=True):
-            frame.delta = delta
+        self._num_current = len(self._all)
+        self._forward(max(first - 2, 0))
+        step = -self._all[-1].factor.u
+        if not np.isfinite(step).all():
+            raise SolveError('the step is not finite')
+        self._all[-1].delta = step
         return cost
+
+    def smooth(self, first: int = 0) -> None:
+        """Update the steps of the frames from `first` on to what the newest one has taught."""
+        first += len(self._all) - len(self.frames)
+        deltas = {len(self._all) - 1: self._all[-1].delta}
+        for k in range(len(self._all) - 2, first - 1, -1):
+            factor = self._all[k].factor
+            pulled = factor.value + self._times(factor.to_next.T, deltas[k + 1])
+            if k + 2 in deltas:
+                pulled += factor.to_second * deltas[k + 2]
+            deltas[k] = -self._apply_inverse(factor, pulled)
+            self._all[k].delta = deltas[k]
 
     def covariance(self) -> np.ndarray:
         """(num_dof, num_dof) marginal covariance of the newest frame."""
-        return self.frames[-1].factor.inverse
+        if self._covariance is None:
+            root, self._covariance = self._matrices.take(), self._matrices.take()
+            root[:] = 0.0
+            _invert_lower(self._cholesky, root)
+            np.matmul(root.T, root, out=self._covariance)
+            self._matrices.give(root)
+        return self._covariance.astype(float)
 
     # --- links -------------------------------------------------------------------------------
 
     def _new_link(self) -> _Link:
         """Ties the newest frame to the one or two before it."""
-        stamps = [frame.stamp_ns for frame in self.frames[-3:]]
+        stamps = [frame.stamp_ns for frame in self._all[-3:]]
         dt = (stamps[-1] - stamps[-2]) * 1e-9
         v = 1.0 / np.minimum(self.smoothness.velocity * dt, self.smoothness.walk * np.sqrt(dt))
         if len(stamps) < 3:
@@ -205,129 +312,147 @@ class Window:
 
     def _relink(self, k: int) -> float:
         """Residuals of the link of frame k at the linearisation points; returns its cost."""
-        link = self.frames[k].link
-        if link is None:  # its information is in the marginal
-            return 0.0
-        step = self.frames[k].at.minus(self.frames[k - 1].at)
-        link.r_velocity = link.v * step
-        link.r_acceleration = np.zeros_like(step)
+        link = self._all[k].link
+        link.step = self._all[k].at.minus(self._all[k - 1].at)
+        link.r_velocity = link.v * link.step
+        link.r_acceleration = link.c2 * link.step
         if k >= 2:
-            before = self.frames[k - 1].at.minus(self.frames[k - 2].at)
-            link.r_acceleration = link.c2 * step - link.c0 * before
+            link.r_acceleration -= link.c0 * self._all[k - 1].link.step
         return 0.5 * float(
             link.r_acceleration @ link.r_acceleration + link.r_velocity @ link.r_velocity
         )
 
     # --- elimination -------------------------------------------------------------------------
 
-    def _blocks(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """D_k, B_{k+1,k} and the diagonal of B_{k+2,k} before elimination of older frames."""
-        count = len(self.frames)
-        own = self.frames[k].hessian.copy()
-        _mirror_lower(own)
-        next_, second = np.zeros_like(own), np.zeros(len(own))
-        marginal = self._marginal
-        if marginal is not None and k == 0:
-            own += marginal.h00
-            next_ += marginal.h10
-        if marginal is not None and k == 1:
-            own += marginal.h11
-        if (link := self.frames[k].link) is not None:
-            _add_diagonal(own, link.c2**2 + link.v**2)
-        if k + 1 < count and (link := self.frames[k + 1].link) is not None:
-            _add_diagonal(own, link.c1**2 + link.v**2)
-            _add_diagonal(next_, link.c2 * link.c1 - link.v**2)
-        if k + 2 < count and (link := self.frames[k + 2].link) is not None:
-            _add_diagonal(own, link.c0**2)
-            _add_diagonal(next_, link.c1 * link.c0)
-            second += link.c2 * link.c0
+    def _diagonals(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What links add to the diagonals of D_k, B_{k+1,k} and B_{k+2,k}; (n,) each."""
+        own, next_, second = (np.zeros(len(self.smoothness.walk)) for _ in range(3))
+        links = [frame.link for frame in self._all[k : k + 3]]
+        if links[0] is not None:
+            own += links[0].c2 ** 2 + links[0].v ** 2
+        if len(links) > 1:
+            own += links[1].c1 ** 2 + links[1].v ** 2
+            next_ += links[1].c2 * links[1].c1 - links[1].v ** 2
+        if len(links) > 2:
+            own += links[2].c0 ** 2
+            next_ += links[2].c1 * links[2].c0
+            second += links[2].c2 * links[2].c0
         return own, next_, second
 
     def _eliminate(self, k: int) -> None:
-        own, next_, second = self._blocks(k)
-        if k >= 1:
-            older = self.frames[k - 1].factor
-            own -= older.to_next @ older.gain
-            next_ -= older.to_second[:, None] * older.gain
-        if k >= 2:
-            older = self.frames[k - 2].factor
-            own -= (older.to_second[:, None] * older.to_second) * older.inverse
-        cholesky, status = lapack.dpotrf(own.T, lower=0, clean=0, overwrite_a=1)
+        """Factorise frame k, and take what it says off the blocks of the frames after it."""
+        frame, after = self._all[k], len(self._all) - 1 - k
+        own, next_, second = self._diagonals(k)
+        before = self._factor_of(k - 1)
+        before_that = self._factor_of(k - 2)
+        cholesky = self._matrices.take()
+        _reduced_block(
+            frame.hessian, own,
+            before.reach.carry if before else self._nothing,
+            before_that.to_second if before_that else second,
+            before_that.reach.inverse if before_that else self._nothing, cholesky,
+        )  # fmt: skip
+        _, status = self._lapack[0](cholesky.T, lower=0, clean=0, overwrite_a=1)
         if status != 0 or not np.isfinite(cholesky[-1, -1]):
             raise SolveError(f'normal equations of frame {k} are not positive definite')
-        inverse = lapack.dpotri(cholesky, lower=0, overwrite_c=1)[0].T
-        _mirror_lower(inverse)
-        gain = inverse @ next_.T if k + 1 < len(self.frames) else next_
-        self.frames[k].factor = _Factor(inverse, next_, second, gain)
+        self._recycle(frame)
+        if after == 0:
+            frame.factor = _Factor(self._nothing, self._nothing, second, _Reach())
+            self._matrices.give(self._cholesky)
+            self._matrices.give(self._covariance)
+            self._cholesky, self._covariance = cholesky, None
+            return
+        to_next, root = self._matrices.take(), self._matrices.take()
+        _coupling(
+            next_, before.to_second if before else second,
+            before.reach.gain if before else self._nothing, to_next,
+        )  # fmt: skip
+        root[:] = 0.0
+        _invert_lower(cholesky, root)
+        self._matrices.give(cholesky)
+        frame.factor = _Factor(root, to_next, second, self._reach(root, to_next, after))
+        if after == 2 and k >= 2:  # only a change of `relinearise` could ask for it again
+            self._release(self._all[k - 2].factor.reach)
 
-    def _gradients(self) -> list[np.ndarray]:
-        gradients = [frame.gradient.copy() for frame in self.frames]
-        for k, frame in enumerate(self.frames):
-            if (link := frame.link) is None:
-                continue
-            gradients[k] += link.c2 * link.r_acceleration + link.v * link.r_velocity
-            gradients[k - 1] += link.c1 * link.r_acceleration - link.v * link.r_velocity
-            if k >= 2:
-                gradients[k - 2] += link.c0 * link.r_acceleration
-        if (marginal := self._marginal) is not None:
-            moved = [f.at.minus(a) for f, a in zip(self.frames, marginal.anchors, strict=False)]
-            gradients[0] += marginal.g0 + marginal.h00 @ moved[0] + marginal.h10.T @ moved[1]
-            gradients[1] += marginal.g1 + marginal.h10 @ moved[0] + marginal.h11 @ moved[1]
-        return gradients
+    def _reach(self, root: np.ndarray, to_next: np.ndarray, after: int) -> _Reach:
+        """`after` frames follow; the last but one needs nothing beyond its carry."""
+        half = len(root) // 2
+        whitened = self._matrices.take()  # root B^T; the zeros of the triangle are skipped
+        np.matmul(root[:half, :half], to_next.T[:half], out=whitened[:half])
+        np.matmul(root[half:], to_next.T, out=whitened[half:])
+        reach = _Reach(carry=self._matrices.take())
+        np.matmul(whitened.T, whitened, out=reach.carry)
+        if after >= 2:
+            reach.inverse, reach.gain = self._matrices.take(), self._matrices.take()
+            np.matmul(root.T, root, out=reach.inverse)
+            np.matmul(root.T[:half], whitened, out=reach.gain[:half])
+            np.matmul(root[half:, half:].T, whitened[half:], out=reach.gain[half:])
+        self._matrices.give(whitened)
+        return reach
 
-    def _forward(self, gradients: list[np.ndarray]) -> list[np.ndarray]:
-        """u_k = P_k h_k, h_k the gradient of frame k with older frames eliminated."""
-        us: list[np.ndarray] = []
-        for k, frame in enumerate(self.frames):
-            value = gradients[k]
-            if k >= 1:
-                value = value - self.frames[k - 1].factor.to_next @ us[k - 1]
-            if k >= 2:
-                value = value - self.frames[k - 2].factor.to_second * us[k - 2]
-            us.append(frame.factor.inverse @ value)
-        return us
+    def _factor_of(self, k: int) -> _Factor | None:
+        """The factor of an eliminated frame, complete; None where there is no such frame."""
+        if k < 0:
+            return None
+        factor = self._all[k].factor
+        if factor.reach.carry is None:
+            factor.reach = self._reach(factor.root, factor.to_next, len(self._all) - 1 - k)
+        return factor
 
-    def _substitute(self, gradients: list[np.ndarray]) -> list[np.ndarray]:
-        deltas = [-u for u in self._forward(gradients)]
-        count = len(self.frames)
-        for k in range(count - 2, -1, -1):
-            factor = self.frames[k].factor
-            deltas[k] -= factor.gain @ deltas[k + 1]
-            if k + 2 < count:
-                deltas[k] -= factor.inverse @ (factor.to_second * deltas[k + 2])
-        if not all(np.isfinite(d).all() for d in deltas):
-            raise SolveError('the step is not finite')
-        return deltas
+    def _recycle(self, frame: Frame) -> None:
+        if frame.factor is not None:
+            self._matrices.give(frame.factor.root)
+            self._matrices.give(frame.factor.to_next)
+            self._release(frame.factor.reach)
+            frame.factor = None
 
-    # --- marginalisation ---------------------------------------------------------------------
+    def _release(self, reach: _Reach) -> None:
+        for matrix in (reach.carry, reach.gain, reach.inverse):
+            self._matrices.give(matrix)
+        reach.carry = reach.gain = reach.inverse = None
 
-    def _drop_oldest(self) -> None:
-        """The oldest frame leaves; its Schur complement becomes the prior on the next two."""
-        factor = self.frames[0].factor
-        u = self._forward(self._gradients())[0]
-        first, second = self.frames[1], self.frames[2]
-        n = len(u)
-        h00, h10, h11 = np.zeros((n, n)), np.zeros((n, n)), np.zeros((n, n))
-        g0, g1 = np.zeros(n), np.zeros(n)
-        if (marginal := self._marginal) is not None:
-            moved = [f.at.minus(a) for f, a in zip(self.frames, marginal.anchors, strict=False)]
-            h00 += marginal.h11
-            g0 += marginal.g1 + marginal.h10 @ moved[0] + marginal.h11 @ moved[1]
-        if (link := first.link) is not None:
-            _add_diagonal(h00, link.c2**2 + link.v**2)
-            g0 += link.c2 * link.r_acceleration + link.v * link.r_velocity
-        link = second.link
-        _add_diagonal(h00, link.c1**2 + link.v**2)
-        _add_diagonal(h10, link.c2 * link.c1 - link.v**2)
-        _add_diagonal(h11, link.c2**2 + link.v**2)
-        g0 += link.c1 * link.r_acceleration - link.v * link.r_velocity
-        g1 += link.c2 * link.r_acceleration + link.v * link.r_velocity
-        h00 -= factor.to_next @ factor.gain
-        h10 -= factor.to_second[:, None] * factor.gain
-        h11 -= (factor.to_second[:, None] * factor.to_second) * factor.inverse
-        g0 -= factor.to_next @ u
-        g1 -= factor.to_second * u
-        first.link = second.link = None
-        self._marginal = _Marginal(h00, h10, h11, g0, g1, (first.at, second.at))
-        self.frames.pop(0)
+    def _forget_oldest(self) -> None:
+        frame = self._all.pop(0)
+        self._all[0].received = self._all[0].received - self._times(
+            frame.factor.to_next, frame.factor.u
+        )
+        self._all[1].received = self._all[1].received - frame.factor.to_second * frame.factor.u
+        self._recycle(frame)
+        self._hessians.give(frame.hessian)
         self._num_current -= 1
+
+    # --- substitution ------------------------------------------------------------------------
+
+    def _gradient(self, k: int) -> np.ndarray:
+        """(n,) of frame k, its own terms and its links'."""
+        gradient = self._all[k].gradient.copy()
+        links = [frame.link for frame in self._all[k : k + 3]]
+        if links[0] is not None:
+            gradient += links[0].c2 * links[0].r_acceleration + links[0].v * links[0].r_velocity
+        if len(links) > 1:
+            gradient += links[1].c1 * links[1].r_acceleration - links[1].v * links[1].r_velocity
+        if len(links) > 2:
+            gradient += links[2].c0 * links[2].r_acceleration
+        return gradient
+
+    def _forward(self, first: int) -> None:
+        """h_k and u_k = D_k^-1 h_k from frame `first` on; those before have not changed."""
+        for k in range(first, len(self._all)):
+            factor, value = self._all[k].factor, self._gradient(k) + self._all[k].received
+            if k >= 1:
+                value -= self._times(self._all[k - 1].factor.to_next, self._all[k - 1].factor.u)
+            if k >= 2:
+                value -= self._all[k - 2].factor.to_second * self._all[k - 2].factor.u
+            factor.value = value
+            if k + 1 < len(self._all):
+                factor.u = self._apply_inverse(factor, value)
+            else:
+                factor.u = self._lapack[1](self._cholesky.T, value, lower=0)[0].astype(float)
+
+    def _times(self, matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
+        """float64 product; the vector is rounded, as casting the matrix would cost more."""
+        return (matrix @ vector.astype(self._dtype)).astype(float)
+
+    def _apply_inverse(self, factor: _Factor, vector: np.ndarray) -> np.ndarray:
+        """D_k^-1 vector."""
+        return self._times(factor.root.T, self._times(factor.root, vector))
