@@ -61,6 +61,8 @@ class LiveModel:
     """For diagnostics."""
     rehearse: Callable[[], None] = lambda: None
     """Fits made-up people once, with a fitter of its own."""
+    close: Callable[[], None] = lambda: None
+    """Frees what the garbage collector cannot."""
 
 
 def load_live_model(config: Config) -> LiveModel:

@@ -363,7 +363,7 @@ class WholeBodyNode(LifecycleNode):
         begin = time.perf_counter()
         self.announce(Event(TrackEvent.PROGRESS, 'loading the body model and the prior'))
         self._fitted_config = self._settings.core
-        model = self._fitter_factory(self._fitted_config)
+        model = self._load(self._fitted_config)
         self._outputs = Outputs(
             self, model.info, model.rest_joints, self._settings.node, self.refusals.add
         )
@@ -375,6 +375,25 @@ class WholeBodyNode(LifecycleNode):
         seconds = time.perf_counter() - begin
         self.get_logger().info(f'configured with {model.info.name} in {seconds:.1f} s')
         self.announce(Event(TrackEvent.PROGRESS, f'configured in {seconds:.1f} s'))
+
+    def _load(self, config: Config) -> LiveModel:
+        worker = self._settings.node.worker
+        if worker.isolation == 'thread':
+            return self._fitter_factory(config)
+        from dposer_ros.isolation import load_isolated
+
+        return load_isolated(
+            self._fitter_factory,
+            config,
+            worker.hang_timeout,
+            worker.max_restarts,
+            self._on_worker_process,
+        )
+
+    def _on_worker_process(self, is_well: bool, what: str) -> None:
+        kind = TrackEvent.RECOVERED if is_well else TrackEvent.DEGRADED
+        self.get_logger().warning(what)
+        self.announce(Event(kind, what))
 
     @transition(on_failure=TransitionCallbackReturn.FAILURE)
     def on_activate(self) -> None:
@@ -467,7 +486,9 @@ class WholeBodyNode(LifecycleNode):
 
     def _free(self) -> None:
         self._stop_input()
-        self._model = None
+        model, self._model = self._model, None
+        if model is not None:
+            model.close()
         gc.unfreeze()
         snapshots, self.snapshots = self.snapshots, None
         if snapshots is not None:

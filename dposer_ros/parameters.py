@@ -113,16 +113,22 @@ class SnapshotConfig:
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """The thread that fits."""
+    """Where the fit runs, and when it is given up."""
 
+    isolation: str = param(
+        'thread',
+        'process: its crash is survived, at 1 to 2 ms per frame',
+        choices=('thread', 'process'),
+    )
     hang_timeout: float = param(
         1.0,
-        'a fit that takes longer hangs: error and event',
+        'a fit that takes longer hangs: an error, and in a process a restart',
         unit='s',
         low=0.1,
         high=60.0,
         live=True,
     )
+    max_restarts: int = param(3, 'restarts of the process per minute', low=0, high=60)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from dposer_core import skeleton
 from dposer_core.config import Config
+from dposer_core.errors import ModelFileError
 from dposer_core.state import BodyState, FitResult, FitStats, Quality, Source, Status
 from dposer_ros.conversions import ModelInfo
 from dposer_ros.live_model import LiveModel
@@ -124,6 +125,11 @@ def null_model(config: Config) -> LiveModel:
     """For WholeBodyNode's `fitter_factory`; NULL_FITTER_LOAD is a time to load in seconds."""
     time.sleep(float(os.environ.get('NULL_FITTER_LOAD', '0')))
     return LiveModel(NullFitter(config), ModelInfo('null/00000000'), rest_joints)
+
+
+def broken_model(config: Config) -> LiveModel:
+    """A model that cannot be loaded."""
+    raise ModelFileError('no such body; run `dposer body build`')
 
 
 if __name__ == '__main__':

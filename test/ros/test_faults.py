@@ -62,6 +62,7 @@ def answered(probe: Probe, stamp: int) -> bool:
 # --- time ---
 
 
+@pytest.mark.slow
 def test_silence_is_predicted_and_then_lost_at_two_seconds():
     with active_node(null_model) as (_, probe):
         last = Stream(probe).send(10)[-1]
@@ -79,6 +80,7 @@ def test_silence_is_predicted_and_then_lost_at_two_seconds():
         assert first <= 0.5
 
 
+@pytest.mark.slow
 def test_nothing_older_than_half_a_second_is_called_tracking():
     with active_node(null_model) as (node, probe):
         stream = Stream(probe)
@@ -96,6 +98,7 @@ def test_nothing_older_than_half_a_second_is_called_tracking():
         assert SmplxState.PREDICTED in {state.status for state in probe.states()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('fault', ['shuffle', 'duplicate', 'zero', 'future', 'burst'])
 def test_stamps_that_are_wrong_never_make_the_output_run_backwards(fault):
     with active_node(null_model) as (node, probe):
@@ -128,6 +131,7 @@ def test_stamps_that_jump_are_answered_within_three_frames_under_new_ids():
         assert node._model.fitter.resets == resets + 2
 
 
+@pytest.mark.slow
 def test_simulated_clock_that_loops_is_answered_within_three_frames():
     with node_and_probe(null_model, use_sim_time=True) as (node, probe):
         clock = probe.create_publisher(Clock, '/clock', QoSProfile(depth=10))
@@ -185,6 +189,7 @@ def test_bad_content_costs_only_itself_and_nothing_that_is_not_finite_leaves():
         assert counts['callback_failed'] == counts['fit_failed'] == counts['output_failed'] == 0
 
 
+@pytest.mark.slow
 def test_bad_frames_without_end_are_silence_too():
     """They keep the worker busy, and must not keep anybody from being lost."""
     with active_node(null_model, occlusion__lost_timeout=0.8) as (_, probe):
@@ -213,6 +218,7 @@ def test_person_whose_numbers_break_is_started_anew_within_two_frames():
         wait_for(lambda: [e.body_id for e in probe.events('RESET')] == ['p0001'])
 
 
+@pytest.mark.slow
 def test_log_of_a_flood_of_bad_frames_has_one_line_per_cause(capfd):
     with active_node(null_model) as (node, probe):
         Stream(probe, 200.0).send(200, Injector('layout', seed=0), [person(num_points=40)])
@@ -224,6 +230,7 @@ def test_log_of_a_flood_of_bad_frames_has_one_line_per_cause(capfd):
     assert len(refused) <= 4  # a line per cause and 5 s
 
 
+@pytest.mark.slow
 def test_subscriber_that_does_not_read_does_not_hold_up_the_node():
     """It is reliable, and its executor never runs."""
 
@@ -245,6 +252,7 @@ def test_subscriber_that_does_not_read_does_not_hold_up_the_node():
     assert beside - without < 2.0  # the node and the tests share one interpreter: only this counts
 
 
+@pytest.mark.slow
 def test_live_parameters_ten_times_a_second_cost_no_frame():
     with active_node(null_model) as (node, probe):
         stream, stamps = Stream(probe), []
