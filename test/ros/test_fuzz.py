@@ -2,6 +2,10 @@
 
 import copy
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -9,7 +13,16 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from dposer_ros.msg import KeypointFrame
-from node_probe import camera_info, frame, node_and_probe, person, wait_for
+from node_probe import (
+    Probe,
+    camera_info,
+    frame,
+    node_and_probe,
+    person,
+    ros_context,
+    spinning,
+    wait_for,
+)
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Float32MultiArray, MultiArrayDimension, String
 
@@ -189,3 +202,29 @@ def test_share_lets_the_others_pass():
     injector = Injector('zero', share=0.3, seed=1)
     stamps = [m.header.stamp.sec for msg in stream(300) for m in injector(msg)]
     assert 60 < stamps.count(0) < 120
+
+
+@pytest.mark.slow
+def test_injector_node_stands_between_detector_and_fit():
+    """`dposer inject` as a process of its own, on the topics of a running system."""
+    with ros_context() as context:
+        probe = Probe(context)
+        probe.listen('/keypoints_faulty', KeypointFrame)
+        command = [sys.executable, '-m', 'dposer_ros.cli', 'inject', 'zero', '--share', '0.5']
+        environment = os.environ | {'ROS_DOMAIN_ID': str(context.get_domain_id())}
+        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        try:
+            with spinning(probe):
+                wait_for(lambda: probe.keypoints.get_subscription_count() == 1, 20.0, 'start')
+                received = probe.received['/keypoints_faulty']
+                wait_for(lambda: bool(probe.send(person())) and len(received) >= 40, 10.0)
+            child.send_signal(signal.SIGINT)
+            output, _ = child.communicate(timeout=5.0)
+        finally:
+            child.kill()
+            child.wait()
+            probe.destroy_node()
+    zeros = sum(msg.header.stamp.sec == 0 for msg in received)
+    assert child.returncode == 0
+    assert 'messages came' in output
+    assert 0.2 * len(received) < zeros < 0.8 * len(received)

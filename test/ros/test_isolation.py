@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -118,3 +121,23 @@ def test_real_worker_that_is_killed_is_back_within_five_seconds(standing):  # no
         assert found['filter'] < 0.067
         # The goal is 5 s; a core shared with a training gets twice that.
         assert found['worker'] < 10.0
+
+
+@pytest.mark.slow
+def test_ros_process_loads_neither_torch_nor_the_solver():
+    """What can poison a process stays in the worker."""
+    program = (
+        'from node_probe import node_and_probe\n'
+        'from dposer_ros.live_model import load_live_model\n'
+        'import sys\n'
+        "with node_and_probe(load_live_model, worker__isolation='process') as (node, _):\n"
+        '    assert node.start()\n'
+        "    print([m for m in ('torch', 'onnxruntime', 'numba') if m in sys.modules])\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    environment = os.environ | {'PYTHONPATH': path}
+    found = subprocess.run(
+        [sys.executable, '-c', program], env=environment, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[-1] == '[]'
