@@ -116,6 +116,7 @@ class Outputs:
         self._hri = _hri_topics(node) if config.hri.enable else None
         for id_in_joints in (False, True):  # written now, not while a frame waits for it
             urdf.skeleton_urdf(rest_joints(np.zeros(skeleton.NUM_BETAS)), 'nobody', id_in_joints)
+        self._markers = _marker_topic(node)
         self._options = {
             option: node.create_publisher(kind, f'/human/{option}', QoSProfile(depth=1))
             for option, kind in OPTIONS.items()
@@ -203,6 +204,7 @@ class Outputs:
                 lambda: self._publish_urdf(primary, rest),
                 lambda: self._publish_derived(kept, primary, header, rest),
                 lambda: self._publish_hri(kept, states, header, camera, rest),
+                lambda: self._publish_markers(kept, header),
             ):
                 self._attempt(publish)
         if self._timing.get_subscription_count():
@@ -225,8 +227,9 @@ class Outputs:
 
     def close(self) -> None:
         """Destroy the publishers."""
-        if self._hri is not None:
-            self._hri.close()
+        for part in (self._hri, self._markers):
+            if part is not None:
+                part.close()
         for publisher in (
             self._primary, self._states, self._hands, self._joints, self._timing, self._urdf,
             *self._options.values(),
@@ -310,6 +313,10 @@ class Outputs:
                 self._urdfs.forget(body_id)
             elif self._urdfs.is_due(body_id, body_id, rest[body_id]):
                 self._hri.publish_urdf(body_id, rest[body_id])
+
+    def _publish_markers(self, results: Sequence[FitResult], header: Header) -> None:
+        if self._markers is not None:
+            self._markers.publish(results, header)
 
     def _publish_derived(
         self,
@@ -406,6 +413,15 @@ def _hri_topics(node: Node) -> HriTopics | None:
             f'/humans/bodies is off: {error}; install hri_msgs, or set hri.enable to false'
         )
         return None
+
+
+def _marker_topic(node: Node):
+    try:
+        from dposer_ros.markers import Markers
+    except ImportError as error:
+        node.get_logger().warning(f'/human/markers is off: {error}; install visualization_msgs')
+        return None
+    return Markers(node)
 
 
 def _broadcaster(node: Node):

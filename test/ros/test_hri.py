@@ -1,5 +1,7 @@
 """What a consumer of REP-155 sees, over DDS: topics per body, frames, and who is tracked."""
 
+import time
+
 import numpy as np
 import pytest
 from dposer_ros.msg import CapsuleArray, KeypointFrame, NamedPoses
@@ -122,3 +124,25 @@ def test_hands_of_which_nothing_was_seen_can_be_left_out():
         stamp_ns = probe.send(person())
         assert len(newest(probe, '/human/hands', stamp_ns).hands) == 2  # the null fitter sees all
         wait_for(lambda: probe.received['/human/hands'][-1].hands == [], what='predicted hands')
+
+
+def test_markers_are_made_for_who_looks_and_deleted_with_the_person():
+    visualization_msgs = pytest.importorskip('visualization_msgs.msg')
+    with active_node(null_model, occlusion__lost_timeout=0.6) as (node, probe):
+        probe.listen('/human/markers', visualization_msgs.MarkerArray)
+        received = probe.received['/human/markers']
+        begin, frames = time.monotonic(), 0
+        while time.monotonic() - begin < 1.0 or not received:
+            probe.send(person())
+            frames += 1
+            time.sleep(0.02)
+        shown = len(received)
+        seconds = time.monotonic() - begin
+        print(f'{shown} marker messages of {frames} frames in {seconds:.1f} s')
+        assert shown <= 16.0 * seconds + 1
+        bones, label = received[0].markers
+        assert (bones.ns, label.text) == ('p0001', 'p0001 TRACKING')
+        assert len(bones.points) == len(bones.colors) == 2 * 52
+        deleted = visualization_msgs.Marker.DELETE
+        wait_for(lambda: {m.action for m in received[-1].markers} == {deleted}, what='DELETE')
+        assert node.refusals.total == 0
