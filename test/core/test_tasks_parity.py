@@ -11,13 +11,13 @@ import torch
 
 from dposer_core.prior import network
 from dposer_core.prior.checkpoint import load_official_weights
-from dposer_core.prior.normalizer import Normalizer, load_official_normalizer
+from dposer_core.prior.normalizer import Normalizer, load_official_normalizer, wholebody_normalizer
 from dposer_core.prior.prior import DiffusionPrior
 from dposer_core.prior.schedule import fixed_times
-from dposer_core.tasks import completion, inverse_kinematics, motion, solvers
+from dposer_core.tasks import completion, inverse_kinematics, mesh_recovery, motion, solvers
 from dposer_core.tasks.completion import CompletionProtocol, complete
 from dposer_core.tasks.optimise import Stages
-from dposer_core.tasks.prior_term import DiffusionTerm
+from dposer_core.tasks.prior_term import DiffusionTerm, NoTerm
 
 PARITY = Path(os.environ.get('DPOSER_PARITY', Path(__file__).parents[3] / 'shared' / 'parity'))
 AFTER_LOOP = 1e-3  # of a row, as the golden files' notes allow after a loop
@@ -247,3 +247,110 @@ def test_hidden_joints_of_motion(part):
 def test_hidden_hand_points(mode, key):
     hidden = np.flatnonzero(~golden('masks')[f'hmask_{key}_pyseed0'][0, :, 0])
     assert list(hidden) == inverse_kinematics.hidden_hand_points(mode, seed=0)
+
+
+def flat_points(data: dict, **inputs: torch.Tensor) -> torch.Tensor:
+    """(B, P, 3) of the golden runs' linear body."""
+    moved = sum(value @ tensor(data[f'bm/W_{name}']) for name, value in inputs.items())
+    return tensor(data['bm/base']) + moved.unflatten(-1, (-1, 3))
+
+
+def detected(data: dict, key: str = 'kp2d') -> mesh_recovery.Keypoints:
+    keypoints = tensor(data[key])
+    focal = torch.as_tensor(data['focal'], dtype=torch.float32).expand(len(keypoints))
+    return mesh_recovery.Keypoints(
+        keypoints[..., :2], keypoints[..., 2], focal, tensor(data['camera_center'])
+    )
+
+
+def split_start(data: dict, pose: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {
+        'camera': tensor(data['init_cam']),
+        'global_orient': pose[:, :3],
+        'pose': pose[:, 3:],
+        'betas': tensor(data['init_betas']),
+    }
+
+
+@pytest.mark.parametrize('run', ['', 'noprior/', 'sideview_noprior/'])
+def test_body_mesh_recovery(run, record_property):
+    data = golden('loop_smplify_body')
+    steps = int(data['num_iters'])
+    protocol = mesh_recovery.BODY.shortened(steps, [steps])
+    protocol = dataclasses.replace(protocol, ignored=tuple(data['ign_joints']))
+    draw, _ = replay(data)
+    term = NoTerm() if run else diffusion('body', protocol, protocol.total, draw)
+    seen = detected(data, f'{run}kp2d' if run.startswith('side') else 'kp2d')
+    found = mesh_recovery.recover_body(
+        seen, split_start(data, tensor(data['init_pose'])),
+        lambda v: flat_points(
+            data, body_pose=v['pose'], betas=v['betas'], global_orient=v['global_orient']
+        ),
+        inverse_kinematics.pose_term(term), protocol, is_official=True,
+    )  # fmt: skip
+    pose = torch.cat([found.variables['global_orient'], found.variables['pose']], dim=-1)
+    name = f'loop_smplify_body:{run}'
+    check(record_property, f'{name}pose', pose, data[f'{run}pose'])
+    check(record_property, f'{name}betas', found.variables['betas'], data[f'{run}betas'])
+    if not run.startswith('side'):  # the file has no camera of that run
+        check(record_property, f'{name}cam', found.variables['camera'], data[f'{run}cam'])
+    check(
+        record_property, f'{name}error', found.reprojection[:, None], data[f'{run}reproj'][:, None]
+    )
+
+
+def test_hand_mesh_recovery(record_property):
+    data = golden('loop_smplify_hand')
+    steps = int(data['num_iters'])
+    protocol = mesh_recovery.HAND.shortened(steps)
+    draw, _ = replay(data)
+    term = diffusion('hand', protocol, protocol.total, draw)
+    found = mesh_recovery.recover(
+        detected(data), split_start(data, tensor(data['init_pose'])),
+        lambda v: flat_points(
+            data, hand_pose=v['pose'], betas=v['betas'], global_orient=v['global_orient']
+        ),
+        inverse_kinematics.pose_term(term), protocol,
+    )  # fmt: skip
+    pose = torch.cat([found.variables['global_orient'], found.variables['pose']], dim=-1)
+    check(record_property, 'loop_smplify_hand:cam', found.variables['camera'], data['cam'])
+    check(record_property, 'loop_smplify_hand:pose', pose, data['pose'])
+    check(record_property, 'loop_smplify_hand:betas', found.variables['betas'], data['betas'])
+    check(
+        record_property,
+        'loop_smplify_hand:error',
+        found.reprojection[:, None],
+        data['reproj'][:, None],
+    )
+
+
+def test_wholebody_mesh_recovery(record_property):
+    data = golden('loop_smplify_wholebody')
+    steps = int(data['num_iters'])
+    protocol = mesh_recovery.WHOLE_BODY.shortened(steps)
+    protocol = dataclasses.replace(protocol, ignored=tuple(data['ign_joints']))
+    draw, _ = replay(data)
+    body, hand, face = (official_normalizer(part) for part in ('body', 'hand', 'face'))
+    normalizer = wholebody_normalizer(body, hand, [face])
+    term = DiffusionTerm(
+        DiffusionPrior(reduced('mixed')), normalizer, protocol.denoising,
+        protocol.schedule.times(protocol.total), draw,
+    )  # fmt: skip
+    full = tensor(data['init_full_pose'])
+    pose = torch.cat([full[:, :66], full[:, 75:], full[:, 66:69]], dim=-1)
+    found = mesh_recovery.recover(
+        detected(data),
+        split_start(data, pose) | {'expression': tensor(data['init_expression'])},
+        lambda v: flat_points(
+            data, wholebody_params=torch.cat([v['pose'], v['expression']], dim=-1),
+            betas=v['betas'], global_orient=v['global_orient'],
+        ),
+        mesh_recovery.wholebody_term(term), protocol,
+    )  # fmt: skip
+    v, name = found.variables, 'loop_smplify_wholebody'
+    check(record_property, f'{name}:cam', v['camera'], data['cam'])
+    check(record_property, f'{name}:global_orient', v['global_orient'], data['global_orient'])
+    parameters = torch.cat([v['pose'], v['expression']], dim=-1)
+    check(record_property, f'{name}:pose', parameters, data['wholebody_params'])
+    check(record_property, f'{name}:betas', v['betas'], data['betas'])
+    check(record_property, f'{name}:error', found.reprojection[:, None], data['reproj'][:, None])
