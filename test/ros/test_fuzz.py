@@ -151,7 +151,7 @@ def test_20_000_random_messages_over_dds_leave_the_real_node_alive():
     }
     with node_and_probe(load_live_model, **reliable) as (node, probe):
         assert node.start()
-        wait_for(lambda: probe.send_camera() or node.has_camera, what='camera_info')
+        wait_for(lambda: probe.send_camera() or node.has_camera, 20.0, 'camera_info')
         probe.destroy_publisher(probe.keypoints)
         qos = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
         publisher = probe.create_publisher(KeypointFrame, 'keypoints', qos)
