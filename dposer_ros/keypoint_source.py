@@ -1,5 +1,6 @@
 """The subscription on `keypoints`, in the type that is published there."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -84,7 +85,7 @@ class KeypointSource:
             kind,
             TOPIC,
             self._callback,
-            KEYPOINTS_QOS,
+            copy.deepcopy(KEYPOINTS_QOS),  # rclpy writes overrides into it
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
         self.type = name

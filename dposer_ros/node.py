@@ -4,17 +4,15 @@ One message: `_on_keypoints` (executor thread) judges its stamp and puts it into
 `_fit_latest` (worker thread) converts, fits and publishes. Nothing is fitted in a callback.
 """
 
+import copy
 import dataclasses
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
-from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
@@ -24,7 +22,7 @@ from dposer_core.camera import PinholeCamera
 from dposer_core.config import Config
 from dposer_core.errors import DPoserError, ObservationError
 from dposer_core.observation import Observation
-from dposer_core.state import FitResult, Quality, Status
+from dposer_core.state import FitResult, Status
 from dposer_ros.conversions import (
     Cameras,
     cameras_from_msg,
@@ -33,28 +31,26 @@ from dposer_ros.conversions import (
     observations_from_msg,
 )
 from dposer_ros.diagnostics import Diagnostics, FrameTimes
-from dposer_ros.events import KINDS, SHORT_GAP, ClockWatch, Event, TrackWatch
+from dposer_ros.events import SHORT_GAP, Event, TrackWatch
 from dposer_ros.gate import StampGate
 from dposer_ros.keypoint_source import KeypointSource
 from dposer_ros.latest import LatestWorker
 from dposer_ros.live_model import LiveModel, load_live_model
-from dposer_ros.msg import Heartbeat, KeypointFrame, TrackEvent
+from dposer_ros.msg import KeypointFrame, TrackEvent
 from dposer_ros.outputs import Counters, Outputs
 from dposer_ros.parameters import NodeParameters
 from dposer_ros.process import run_until_signal
 from dposer_ros.refusals import Refusals, Refused, guarded, transition
+from dposer_ros.reports import Reports
 from dposer_ros.services import Services
 from dposer_ros.snapshot import Snapshots
 
 CAMERA_QOS = QoSProfile(depth=1)
-EVENTS_QOS = QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 QOS_OVERRIDES = QoSOverridingOptions.with_default_policies()
 
 # Silence that is answered with predictions: longer than the period of the slowest detectors
 # (5 Hz), shorter than the age at which a state may no longer be called TRACKING.
 SILENCE = SHORT_GAP
-HEARTBEAT = 0.1  # s
-NO_OUTPUT = 0.5  # s without output that the heartbeat calls HOLD
 STOP_TIMEOUT = 0.5  # s, for the fit in progress
 
 
@@ -83,9 +79,10 @@ class WholeBodyNode(LifecycleNode):
         self.error = ''
         self._fitter_factory = fitter_factory
         self.refusals = Refusals(self.get_logger())
-        self._diagnostics = Diagnostics(self.get_name(), self.refusals)
-        self._events_pub = self.create_publisher(TrackEvent, '~/events', EVENTS_QOS)
-        self._settings = NodeParameters(self, lambda: self._model is not None, self._on_parameters)
+        self.reports = Reports(self, self._time_went_back)
+        self._settings = NodeParameters(
+            self, lambda: self._model is not None, self.reports.parameters_changed
+        )
         self._model: LiveModel | None = None
         self._outputs: Outputs | None = None
         self._worker: LatestWorker[tuple[KeypointFrame, FrameTimes]] | None = None
@@ -98,24 +95,8 @@ class WholeBodyNode(LifecycleNode):
         self._people: list[FitResult] = []
         self._published_ns: int | None = None
         self._watch = TrackWatch()
-        self._clock_watch = ClockWatch()
-        self._quality = Quality.HOLD
-        self._output_at: float | None = None  # perf_counter seconds
-        self._beat = 0
-        self._is_hanging = False
-        self._heartbeat_pub = self.create_publisher(Heartbeat, '~/heartbeat', 1)
-        self._diagnostics_pub = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._calls = Services(self)
-        # Both go on when simulated time stands still.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
-        self.create_timer(HEARTBEAT, self._publish_heartbeat, clock=steady)
-        backwards = JumpThreshold(
-            min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True
-        )
-        self._jumps = self.get_clock().create_jump_callback(
-            backwards, post_callback=self._on_time_jump
-        )
+        self.reports.start()
 
     @property
     def autostart(self) -> bool:
@@ -145,7 +126,7 @@ class WholeBodyNode(LifecycleNode):
     @property
     def diagnostics(self) -> Diagnostics:
         """Rates, latencies, counters."""
-        return self._diagnostics
+        return self.reports.diagnostics
 
     @property
     def input_type(self) -> str:
@@ -182,7 +163,7 @@ class WholeBodyNode(LifecycleNode):
         stamp_ns = ns_from_stamp(msg.header.stamp)
         now_ns = self.get_clock().now().nanoseconds
         age = (now_ns - stamp_ns) * 1e-9
-        self._diagnostics.arrived(stamp_ns, age, msg.seq)
+        self.diagnostics.arrived(stamp_ns, age, msg.seq)
         self._gate.admit(stamp_ns, now_ns, self._settings.core.input)
         self._worker.put((msg, FrameTimes(age)))
 
@@ -197,7 +178,7 @@ class WholeBodyNode(LifecycleNode):
             raise Refused('camera_info', str(error)) from error
         if self._camera_content:
             size = f'{msg.width}x{msg.height}'
-            self.announce(Event(TrackEvent.CAMERA, f'another camera_info: {size}'))
+            self.reports.announce(Event(TrackEvent.CAMERA, f'another camera_info: {size}'))
         self._camera_content = content
         self.snapshots.add('camera_info', msg)
 
@@ -218,7 +199,7 @@ class WholeBodyNode(LifecycleNode):
             results = self._step(msg, observations, times, config)
         if self._publish(results, msg.header, times):
             deadline = config.fit.deadline
-            self._diagnostics.answered(self._published_ns, times, results, deadline)
+            self.diagnostics.answered(self._published_ns, times, results, deadline)
 
     def _step(
         self,
@@ -287,13 +268,12 @@ class WholeBodyNode(LifecycleNode):
         )
         for topic, output in self._outputs.newest.items():
             self.snapshots.add(topic, output)
-        self._output_at = time.perf_counter()
-        self._quality = max((r.quality for r in results), default=Quality.FULL)
+        self.reports.output(results)
         for event in self._watch.update(kept):
-            self.announce(event, header)
+            self.reports.announce(event, header)
         if self._outputs.primary_id not in ('', primary_id):
             event = Event(TrackEvent.PRIMARY, 'is primary now', self._outputs.primary_id)
-            self.announce(event, header)
+            self.reports.announce(event, header)
         self._forget_broken(results, kept)
         return True
 
@@ -328,7 +308,7 @@ class WholeBodyNode(LifecycleNode):
         """Forget everybody; in the worker thread, or while there is none."""
         if why is not None:
             self.get_logger().info(f'{why.reason}: all tracks start anew')
-            self.announce(why)
+            self.reports.announce(why)
         self._model.fitter.reset()
         self._outputs.reset()
         self._watch.clear()
@@ -338,7 +318,7 @@ class WholeBodyNode(LifecycleNode):
         """Forget one person; in the worker thread."""
         self._model.fitter.forget(body_id)
         self._people = [person for person in self._people if person.body_id != body_id]
-        self.announce(Event(TrackEvent.RESET, reason, body_id))
+        self.reports.announce(Event(TrackEvent.RESET, reason, body_id))
 
     def post(self, job: Callable[[], None]) -> None:
         """Have the worker thread call `job` between two frames; nothing if there is no worker."""
@@ -361,7 +341,7 @@ class WholeBodyNode(LifecycleNode):
         self._free()
         self._settings.check()
         begin = time.perf_counter()
-        self.announce(Event(TrackEvent.PROGRESS, 'loading the body model and the prior'))
+        self.reports.announce(Event(TrackEvent.PROGRESS, 'loading the body model and the prior'))
         self._fitted_config = self._settings.core
         model = self._load(self._fitted_config)
         self._outputs = Outputs(
@@ -374,7 +354,7 @@ class WholeBodyNode(LifecycleNode):
         gc.freeze()
         seconds = time.perf_counter() - begin
         self.get_logger().info(f'configured with {model.info.name} in {seconds:.1f} s')
-        self.announce(Event(TrackEvent.PROGRESS, f'configured in {seconds:.1f} s'))
+        self.reports.announce(Event(TrackEvent.PROGRESS, f'configured in {seconds:.1f} s'))
 
     def _load(self, config: Config) -> LiveModel:
         worker = self._settings.node.worker
@@ -393,7 +373,7 @@ class WholeBodyNode(LifecycleNode):
     def _on_worker_process(self, is_well: bool, what: str) -> None:
         kind = TrackEvent.RECOVERED if is_well else TrackEvent.DEGRADED
         self.get_logger().warning(what)
-        self.announce(Event(kind, what))
+        self.reports.announce(Event(kind, what))
 
     @transition(on_failure=TransitionCallbackReturn.FAILURE)
     def on_activate(self) -> None:
@@ -401,9 +381,8 @@ class WholeBodyNode(LifecycleNode):
         self._stop_input()  # of an activation that failed half way
         self.forget()
         self.refusals.clear()
-        self._diagnostics.clear()
+        self.reports.clear()
         self._gate = StampGate()
-        self._output_at = None
         self.enabled = True
         self._cameras = None
         self._camera_content: tuple = ()
@@ -413,7 +392,7 @@ class WholeBodyNode(LifecycleNode):
             CameraInfo,
             'camera_info',
             self._on_camera_info,
-            CAMERA_QOS,
+            copy.deepcopy(CAMERA_QOS),  # rclpy writes overrides into it
             qos_overriding_options=QOS_OVERRIDES,
         )
         self._source = KeypointSource(self, self._on_keypoints, self._settings.core.input)
@@ -502,40 +481,18 @@ class WholeBodyNode(LifecycleNode):
     def _counters(self) -> Counters:
         return Counters(
             dropped_inputs=self.dropped,
-            skipped_deadline=self._diagnostics.deadline_misses,
+            skipped_deadline=self.diagnostics.deadline_misses,
             rejected_inputs=self.refusals.total,
         )
 
-    def announce(self, event: Event, header: Header | None = None) -> None:
-        """Publish an event, with the header of its frame or the time now."""
-        msg = TrackEvent(kind=event.kind, reason=event.reason, body_id=event.body_id)
-        if header is None:
-            msg.header.stamp = self.get_clock().now().to_msg()
-        else:
-            msg.header = header
-        self._events_pub.publish(msg)
-        self._diagnostics.happened(KINDS[event.kind], event.reason)
-
     def transition_failed(self, reason: str) -> None:
-        """Say so where people look; the log has the traceback."""
-        self.announce(Event(TrackEvent.FAILED, reason))
-        self._publish_diagnostics()
+        """Called by `refusals.transition`."""
+        self.reports.failed(reason)
 
     @property
     def state(self) -> str:
         """unconfigured, inactive or active."""
         return 'active' if self._worker else ('inactive' if self._model else 'unconfigured')
-
-    @guarded
-    def _on_parameters(self, changes: Mapping[str, Any]) -> None:
-        text = ', '.join(f'{name} = {value!r}' for name, value in changes.items())
-        self.announce(Event(TrackEvent.PARAMETERS, text))
-
-    @guarded
-    def _on_time_jump(self, jump: TimeJump) -> None:
-        """Simulated time went back (a bag in a loop), or was switched on or off."""
-        back = -jump.delta.nanoseconds * 1e-9
-        self._time_went_back(f'the clock went back by {back:.3f} s' if back > 0 else 'other clock')
 
     def _time_went_back(self, reason: str) -> None:
         worker = self._worker
@@ -544,52 +501,6 @@ class WholeBodyNode(LifecycleNode):
         self._gate.clear()
         worker.forget()
         worker.post(lambda: self.forget(Event(TrackEvent.TIME_JUMP, reason)))
-
-    @guarded
-    def _publish_heartbeat(self) -> None:
-        self._watch_clock()
-        now, worker_age = time.perf_counter(), self.worker_age
-        self._watch_worker(worker_age)
-        output_age = float('nan') if self._output_at is None else now - self._output_at
-        self._beat += 1
-        msg = Heartbeat(beat=self._beat, state=self.state, worker_age=worker_age)
-        msg.header.stamp = self.get_clock().now().to_msg()
-        msg.output_age = output_age
-        msg.quality = int(self._quality if output_age <= NO_OUTPUT else Quality.HOLD)
-        self._heartbeat_pub.publish(msg)
-
-    def _watch_clock(self) -> None:
-        if self.get_clock().ros_time_is_active:
-            self._clock_watch = ClockWatch()
-            return
-        step_ns = self._clock_watch.step_ns(time.time_ns(), time.monotonic_ns())
-        if step_ns < 0:
-            self._time_went_back(f'the clock was set back by {-step_ns * 1e-9:.3f} s')
-
-    def _watch_worker(self, age: float) -> None:
-        hangs = age > self._settings.node.worker.hang_timeout
-        if hangs and not self._is_hanging:
-            reason = f'the fit in progress takes {age:.1f} s'
-            self.refusals.add('fit_hangs', reason)
-            self.announce(Event(TrackEvent.FAILED, reason))
-            self._publish_diagnostics()
-        elif self._is_hanging and not hangs:
-            self.announce(Event(TrackEvent.RECOVERED, 'the fit goes on'))
-        self._is_hanging = hangs
-
-    @guarded
-    def _publish_diagnostics(self) -> None:
-        details = dict(self._model.details if self._model else {}, error=self.error)
-        report = self._diagnostics.report(
-            self.state,
-            details,
-            self.dropped,
-            self._settings.core,
-            self._settings.node,
-            self.worker_age,
-        )
-        report.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics_pub.publish(report)
 
 
 def main(

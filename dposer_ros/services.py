@@ -111,7 +111,7 @@ class Services:
     def _set_enabled(self, request: SetBool.Request, response: SetBool.Response) -> None:
         self._node.enabled = request.data
         word = 'enabled' if request.data else 'disabled: keypoints are ignored'
-        self._node.announce(Event(TrackEvent.PARAMETERS, word))
+        self._node.reports.announce(Event(TrackEvent.PARAMETERS, word))
         response.message = word
 
     @_answered
@@ -204,7 +204,7 @@ class Services:
 
 def _announcer(node: 'WholeBodyNode') -> Callable[[str], None]:
     def announce(text: str) -> None:
-        node.announce(Event(TrackEvent.PROGRESS, text))
+        node.reports.announce(Event(TrackEvent.PROGRESS, text))
 
     return announce
 

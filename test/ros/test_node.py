@@ -316,6 +316,16 @@ def test_qos_of_an_input_can_be_overridden():
         assert info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
 
 
+def test_overridden_qos_of_one_node_is_not_that_of_the_next():
+    """rclpy writes overrides into the profile that it is given."""
+    override = {'qos_overrides./keypoints.subscription.depth': 7}
+    for overrides, depth in ((override, 7), ({}, 1)):
+        with node_and_probe(null_model, **overrides) as (node, _):
+            assert node.start()
+            (found,) = [s for s in node.subscriptions if s.topic_name == '/keypoints']
+            assert found.qos_profile.depth == depth
+
+
 def test_failed_configure_reports_failure_with_the_reason_and_works_when_cured(capfd):
     cured = []
 
