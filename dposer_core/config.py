@@ -88,7 +88,9 @@ class ModelConfig:
 class PriorConfig:
     """The diffusion prior in the live fit."""
 
-    checkpoint: str = param('wholebody', 'shipped prior by name, or a path to a .safetensors file')
+    checkpoint: str = param(
+        'student', 'shipped prior by name (dposer weights list), or a path to a prior file'
+    )
     backend: str = param('auto', 'denoiser back end', choices=('auto', 'onnxruntime', 'torch'))
     weight: float = param(
         6.0,
@@ -98,7 +100,7 @@ class PriorConfig:
         live=True,
     )
     t_max: float = param(
-        0.25, 'diffusion time of the first iteration', low=0.005, high=1.0, live=True
+        0.25, 'diffusion time of the first iteration', low=0.005, high=0.35, live=True
     )
     t_min: float = param(
         0.1, 'diffusion time of the last iteration', low=0.001, high=1.0, live=True

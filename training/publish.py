@@ -69,17 +69,16 @@ def publish_part(part: str, source: Path, data: Path) -> None:
 
 
 def publish_base() -> None:
-    """Write the compositions of the three shipped parts: `base`, and `wholebody`, the default."""
+    """Write `base`, the composition of the three shipped parts."""
     files = [WEIGHTS_DIR / f'{part}.safetensors' for part in compose.BASE_PARTS]
     if not all(file.is_file() for file in files):
         return
-    for name in ('base', 'wholebody'):
-        target = WEIGHTS_DIR / f'{name}.json'
-        compose.save_composition(target, *files)
-        named = compose.load_composition(target).files
-        names = {part: file.name for part, (file, _) in named.items()}
-        hashes = {part: sha256 for part, (_, sha256) in named.items()}
-        target.with_suffix('.md').write_text(cards.base_card(name, names, hashes))
+    target = WEIGHTS_DIR / 'base.json'
+    compose.save_composition(target, *files)
+    named = compose.load_composition(target).files
+    names = {part: file.name for part, (file, _) in named.items()}
+    hashes = {part: sha256 for part, (_, sha256) in named.items()}
+    target.with_suffix('.md').write_text(cards.base_card('base', names, hashes))
 
 
 def publish_correction(name: str, source: Path, data: Path) -> None:

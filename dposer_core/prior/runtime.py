@@ -171,14 +171,14 @@ class LivePrior:
 
 
 def load_prior(
-    name_or_path: str | Path = 'wholebody',
+    name_or_path: str | Path,
     backend: str = 'auto',
     num_expression: int | None = None,
 ) -> LivePrior:
     """The shipped prior of that name, or that of a composition .json or part .safetensors.
 
     Args:
-        name_or_path: for example 'wholebody' or 'body'.
+        name_or_path: for example 'student' or 'body'.
         backend: 'onnxruntime', 'torch', or 'auto' (the first of these that works). One asked
             for by name is used or an error, never replaced.
         num_expression: expression coefficients of the body model, checked against the face part.

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dposer_core.config import PriorConfig
 from dposer_core.errors import ConfigError, DPoserError
 from dposer_ros.environment import domain_id, require_messages
 from dposer_ros.report_file import write_json
@@ -34,7 +35,9 @@ class Row:
 
 def doctor(
     model_path: str = typer.Option('', help='SMPL-X .npz to check; default: the open body.'),
-    prior: str = typer.Option('wholebody', help='Prior to check: a shipped name or a file.'),
+    prior: str = typer.Option(
+        PriorConfig().checkpoint, help='Prior to check: a shipped name or a file.'
+    ),
     json_file: Path = typer.Option(None, '--json', help='Write the rows to this file, too.'),
 ) -> None:
     """Check this machine and say how to cure what is missing; exit status 1 if something is."""
@@ -48,7 +51,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def diagnose(model_path: str = '', prior: str = 'wholebody') -> list[Row]:
+def diagnose(model_path: str = '', prior: str = PriorConfig().checkpoint) -> list[Row]:
     """Run all checks; none of them raises."""
     setup = 'run `make setup`'
     source = 'source /opt/ros/<distro>/setup.bash, or run `make setup`'

@@ -24,7 +24,7 @@ def tables():
 @pytest.fixture(scope='module')
 def prior():
     """The shipped whole-body prior."""
-    return load_prior('wholebody')
+    return load_prior(Config().prior.checkpoint)
 
 
 def _hide(observation, points):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dposer_core.body_model import load_body
+from dposer_core.config import Config
 from dposer_core.prior.runtime import load_prior
 from training.benchmarks.live_truth import TUNING_CLIPS, errors, live
 from training.benchmarks.truth import SCENARIOS, truth_clips
@@ -23,11 +24,11 @@ def _mpjpe(body, prior, name: str) -> float:
 
 def test_3d_points_with_5_mm_noise(body) -> None:
     """6 mm are measured over ten clips."""
-    assert _mpjpe(body, load_prior('wholebody'), '3d') < 12.0
+    assert _mpjpe(body, load_prior(Config().prior.checkpoint), '3d') < 12.0
 
 
 def test_2d_points_with_2_px_noise_and_what_the_prior_is_worth(body) -> None:
     """Depth comes from the prior alone: without it the error is several times as large."""
-    with_prior = _mpjpe(body, load_prior('wholebody'), '2d')
+    with_prior = _mpjpe(body, load_prior(Config().prior.checkpoint), '2d')
     assert with_prior < 60.0
     assert with_prior < 0.6 * _mpjpe(body, None, '2d')

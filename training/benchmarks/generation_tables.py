@@ -11,6 +11,7 @@ from dposer_core import generation_metrics as metrics
 from dposer_core import skeleton
 from dposer_core.body_model import Body, load_body
 from dposer_core.errors import ConfigError
+from dposer_core.prior import compose
 from dposer_core.prior.architecture import BODY_DIM, HAND_DIM, JAW_DIM
 from dposer_core.prior.checkpoint import WEIGHTS_DIR
 from dposer_core.prior.runtime import load_prior
@@ -264,14 +265,9 @@ def table_6(options: Options) -> Plan:
     )
     jobs = [*judge.real_jobs(), *_baseline_jobs(judge, {'VPoser-X': 'vposer'}, 'wholebody')]
     hashes = {}
-    for kind, name in (
-        ('base', 'wholebody'),
-        ('fused', 'wholebody_fused'),
-        ('mixed', 'wholebody_mixed'),
-    ):
-        label, path = f'DPoser-X-{kind}', WEIGHTS_DIR / f'{name}.json'
-        if path.is_file():
-            hashes |= {f'{kind} {part}': h for part, h in _sha256(path).items()}
+    for kind in compose.MODELS:
+        label, path = f'DPoser-X-{kind}', WEIGHTS_DIR / f'{kind}.json'
+        hashes |= {f'{kind} {part}': h for part, h in _sha256(path).items()}
         jobs.append(
             judge.sampled(
                 label,

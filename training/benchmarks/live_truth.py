@@ -24,7 +24,7 @@ from rich.table import Table
 
 from dposer_core import skeleton
 from dposer_core.body_model import Body, load_body
-from dposer_core.config import from_mapping
+from dposer_core.config import Config, from_mapping
 from dposer_core.fitter import PoseFitter
 from dposer_core.metrics import acceleration, mpjpe, pa_mpjpe
 from dposer_core.offline import OfflineFitter
@@ -106,7 +106,7 @@ def errors(scenario: Scenario, clip: TruthClip, found: dict[int, Joints]) -> dic
 
 def run(count: int, frames: int, steps: int, names: list[str]) -> list[dict]:
     """One row per scenario, method and set of frames: means over the clips, mm."""
-    body, prior = load_body(), load_prior('wholebody')
+    body, prior = load_body(), load_prior(Config().prior.checkpoint)
     methods: dict[str, Method] = {
         'live, prior': live(body, prior),
         'live, no prior': live(body, None),
