@@ -85,7 +85,7 @@ class KeypointSource:
             kind,
             TOPIC,
             self._callback,
-            copy.deepcopy(KEYPOINTS_QOS),  # rclpy writes overrides into it
+            copy.copy(KEYPOINTS_QOS),  # rclpy writes overrides into it
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
         self.type = name

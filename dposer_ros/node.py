@@ -392,7 +392,7 @@ class WholeBodyNode(LifecycleNode):
             CameraInfo,
             'camera_info',
             self._on_camera_info,
-            copy.deepcopy(CAMERA_QOS),  # rclpy writes overrides into it
+            copy.copy(CAMERA_QOS),  # rclpy writes overrides into it
             qos_overriding_options=QOS_OVERRIDES,
         )
         self._source = KeypointSource(self, self._on_keypoints, self._settings.core.input)
