@@ -63,7 +63,7 @@ class PeopleFitter:
                 'reset() the fitter when time starts again'
             )
         self._stamp_ns = stamp_ns
-        matched, fresh = self._assign(observations)
+        matched, fresh = self._assign(stamp_ns, observations)
         room = max(self.config.input.max_people - len(self._tracks), 0)
         for observation in sorted(fresh, key=_size, reverse=True)[:room]:
             track = PoseFitter(self._tables, self._prior, self.config, f'p{next(self._ids):04d}')
@@ -110,12 +110,13 @@ class PeopleFitter:
                 track.calibrate_shape(seconds)
 
     def _assign(
-        self, observations: list[Observation]
+        self, stamp_ns: int, observations: list[Observation]
     ) -> tuple[dict[int, Observation], list[Observation]]:
         """Track index -> observation (Hungarian on predicted landmarks), and who is new."""
         if not self._tracks or not observations:
             return {}, list(observations)
-        cost = np.array([[self._distance(t, o) for o in observations] for t in self._tracks])
+        expected = [track.predict(stamp_ns) for track in self._tracks]
+        cost = np.array([[self._distance(e, o) for o in observations] for e in expected])
         matched, taken = {}, set()
         for row, column in zip(*linear_sum_assignment(cost), strict=True):
             if cost[row, column] <= self.config.track.gate_distance:
@@ -123,9 +124,8 @@ class PeopleFitter:
                 taken.add(int(column))
         return matched, [o for i, o in enumerate(observations) if i not in taken]
 
-    def _distance(self, track: PoseFitter, observation: Observation) -> float:
+    def _distance(self, predicted: FitResult | None, observation: Observation) -> float:
         """Mean distance of body points to the predicted ones, in heights of the person."""
-        predicted = track.predict(observation.stamp_ns)
         shared = observation.confidence[BODY_POINTS] >= self.config.input.confidence_threshold
         if predicted is None or shared.sum() < _MIN_SHARED_POINTS:
             return _MAX_COST
