@@ -89,7 +89,7 @@ class PriorConfig:
     """The diffusion prior in the live fit."""
 
     checkpoint: str = param(
-        'student', 'shipped prior by name (dposer weights list), or a path to a prior file'
+        'mixed', 'shipped prior by name (dposer weights list), or a path to a prior file'
     )
     backend: str = param('auto', 'denoiser back end', choices=('auto', 'onnxruntime', 'torch'))
     weight: float = param(

@@ -85,7 +85,10 @@ _LIMITS = {
         'go together is what the generator of the compositions assumes, and the figures say how '
         'well that was learned, not how people move.',
     ),
-    'student': ('Made to stand in for its teacher at small t; it is no generator of poses.',),
+    'student': (
+        'Made to stand in for its teacher at small t; it is no generator of poses.',
+        "Its hands are less exact than its teacher's (table whole-body): faster, not the default.",
+    ),
 }
 
 

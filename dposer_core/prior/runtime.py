@@ -178,7 +178,7 @@ def load_prior(
     """The shipped prior of that name, or that of a composition .json or part .safetensors.
 
     Args:
-        name_or_path: for example 'student' or 'body'.
+        name_or_path: for example 'mixed' or 'body'.
         backend: 'onnxruntime', 'torch', or 'auto' (the first of these that works). One asked
             for by name is used or an error, never replaced.
         num_expression: expression coefficients of the body model, checked against the face part.
