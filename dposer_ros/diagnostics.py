@@ -230,6 +230,9 @@ class Diagnostics:
             message = f'node is {state}'
         elif keys['frame_rate_node'] == 0.0:
             level, message = DiagnosticStatus.STALE, 'no keypoints'
+            if self._refusals.counts['incompatible_qos']:
+                level = DiagnosticStatus.ERROR
+                message = 'no keypoints: the QoS of their publisher does not fit'
         elif self._refusals.total > MAX_REFUSED * self._received:
             cause, count = self._refusals.counts.most_common(1)[0]
             level, message = DiagnosticStatus.WARN, f'refused input, mostly {cause} ({count})'

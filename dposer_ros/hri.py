@@ -31,6 +31,8 @@ LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # events they leave no trace in the executor's thread.
 _NO_EVENTS = PublisherEventCallbacks(use_default_callbacks=False)
 
+_NOBODY = '_nobody'  # ROS hides names with an underscore
+
 _NAMES = [name for name in keypoints.LAYOUTS['hri18'].names if name in keypoints.POINT_INDEX]
 
 
@@ -58,9 +60,9 @@ class HriTopics:
         )
         self._bodies: dict[str, dict[str, Publisher]] = {}
         self._ids: list[str] | None = None  # as published last
-        regions = (NormalizedRegionOfInterest2D, Skeleton2D)
-        for kind in (*regions, JointState, PointStamped, TwistStamped):
-            type(kind).__import_type_support__()  # now, and not when the first person comes
+        # The first publisher of a type costs milliseconds: now, not when the first person comes.
+        self._of(_NOBODY)
+        self._remove(_NOBODY)
 
     def publish(
         self,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -36,13 +37,21 @@ class KeypointSource:
         node: that owns the subscription.
         callback: given each message as it came; it asks `read` for the KeypointFrame.
         config: `input.type` and what headerless messages lack.
+        on_incompatible: called when a publisher's QoS does not fit; None: rclpy logs it.
 
     Raises:
         ConfigError: the message package of a type asked for by name is missing.
     """
 
-    def __init__(self, node: Node, callback: Callable[[Any], None], config: InputConfig) -> None:
+    def __init__(
+        self,
+        node: Node,
+        callback: Callable[[Any], None],
+        config: InputConfig,
+        on_incompatible: Callable[[Any], None] | None = None,
+    ) -> None:
         self._node, self._callback, self._config = node, callback, config
+        self._on_incompatible = on_incompatible
         self._subscription: Subscription | None = None
         self._unusable: set[str] = set()
         self._timer = None
@@ -87,6 +96,7 @@ class KeypointSource:
             self._callback,
             copy.copy(KEYPOINTS_QOS),  # rclpy writes overrides into it
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible),
         )
         self.type = name
         topic, form = (

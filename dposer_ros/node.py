@@ -40,7 +40,7 @@ from dposer_ros.msg import KeypointFrame, TrackEvent
 from dposer_ros.outputs import Counters, Outputs
 from dposer_ros.parameters import NodeParameters
 from dposer_ros.process import run_until_signal
-from dposer_ros.refusals import Refusals, Refused, guarded, transition
+from dposer_ros.refusals import Refusals, Refused, guarded, refuses_qos, transition
 from dposer_ros.reports import Reports
 from dposer_ros.services import Services
 from dposer_ros.snapshot import Snapshots
@@ -395,7 +395,12 @@ class WholeBodyNode(LifecycleNode):
             copy.copy(CAMERA_QOS),  # rclpy writes overrides into it
             qos_overriding_options=QOS_OVERRIDES,
         )
-        self._source = KeypointSource(self, self._on_keypoints, self._settings.core.input)
+        self._source = KeypointSource(
+            self,
+            self._on_keypoints,
+            self._settings.core.input,
+            refuses_qos(self.refusals.add, '/keypoints', is_input=True),
+        )
 
     @transition(on_failure=TransitionCallbackReturn.ERROR)
     def on_deactivate(self) -> None:

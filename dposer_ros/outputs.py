@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from rclpy.duration import Duration
+from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
@@ -36,6 +37,7 @@ from dposer_ros.msg import (
     SmplxStateArray,
 )
 from dposer_ros.parameters import NodeConfig, TfConfig
+from dposer_ros.refusals import refuses_qos
 from dposer_ros.tf_tree import TfTree
 
 # A consumer that asks for it is told when states stop.
@@ -104,9 +106,14 @@ class Outputs:
         self._model = model
         self._rest_joints = rest_joints
         self._refuse = refuse
-        self._primary = node.create_publisher(SmplxState, '/human/smplx_state', STATE_QOS)
-        self._states = node.create_publisher(SmplxStateArray, '/human/smplx_states', STATE_QOS)
-        self._hands = node.create_publisher(HandStateArray, '/human/hands', STATE_QOS)
+        self._primary, self._states, self._hands = (
+            node.create_publisher(kind, topic, STATE_QOS, event_callbacks=_told(refuse, topic))
+            for kind, topic in (
+                (SmplxState, '/human/smplx_state'),
+                (SmplxStateArray, '/human/smplx_states'),
+                (HandStateArray, '/human/hands'),
+            )
+        )
         self._joints = node.create_publisher(
             JointState, '/human/joint_states', QoSProfile(depth=1)
         )
@@ -399,6 +406,11 @@ def _smallness(result: FitResult) -> float:
     """Distance over extent: the inverse of the angle under which the person is seen."""
     extent = float(np.linalg.norm(np.ptp(result.state.joints, axis=0)))
     return _distance(result) / max(extent, 1e-6)
+
+
+def _told(refuse: Callable[[str, str], None], topic: str) -> PublisherEventCallbacks:
+    """Counts subscribers that ask for more than is offered."""
+    return PublisherEventCallbacks(incompatible_qos=refuses_qos(refuse, topic, is_input=False))
 
 
 def _wanted_hands(pair: list[HandState], with_completed: bool) -> list[HandState]:

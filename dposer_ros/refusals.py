@@ -13,6 +13,7 @@ from typing import Any
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.qos import qos_policy_name_from_kind
 
 from dposer_core.errors import ObservationError
 
@@ -74,6 +75,29 @@ class Refusals:
             self.add(error.cause, str(error))
         else:
             self.add(cause, ''.join(traceback.format_exception(error)))
+
+
+def refuses_qos(
+    add: Callable[[str, str], None], topic: str, is_input: bool
+) -> Callable[[Any], None]:
+    """A callback for QoS that does not fit, which nobody would notice but by silence.
+
+    Args:
+        add: `Refusals.add`.
+        topic: that it concerns.
+        is_input: whether somebody else publishes there, or subscribes.
+    """
+
+    def refuse(info: Any) -> None:
+        policy = qos_policy_name_from_kind(info.last_policy_kind)
+        who = 'a publisher offers less' if is_input else 'a subscriber asks for more'
+        add(
+            'incompatible_qos',
+            f'{topic}: {who} than the node (policy {policy}), no message will pass; change it '
+            f'there, or here with qos_overrides.{topic}.',
+        )
+
+    return refuse
 
 
 def guarded(callback: Callable[..., None]) -> Callable[..., None]:

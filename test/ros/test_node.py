@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rclpy
+from dposer_ros.msg import KeypointFrame, SmplxStateArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from node_probe import (
@@ -24,8 +25,9 @@ from node_probe import (
 )
 from null_fitter import NullFitter, null_model
 from rclpy.context import Context
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.parameter import Parameter
-from rclpy.qos import ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import String
 
 from dposer_core.errors import ModelFileError
@@ -314,6 +316,42 @@ def test_qos_of_an_input_can_be_overridden():
     with active_node(null_model, **override) as (_, probe):
         (info,) = probe.get_subscriptions_info_by_topic('/camera_info')
         assert info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+
+
+def test_detector_whose_qos_does_not_fit_is_named_in_the_diagnostics():
+    override = {'qos_overrides./keypoints.subscription.reliability': 'reliable'}
+    with node_and_probe(null_model, **override) as (node, probe):
+        probe.destroy_publisher(probe.keypoints)
+        assert node.start()
+        begin = time.monotonic()
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        ours = PublisherEventCallbacks(use_default_callbacks=False)
+        probe.create_publisher(KeypointFrame, 'keypoints', qos, event_callbacks=ours)
+        wait_for(lambda: 'QoS' in last_diagnostics(probe)['Input'].message, what='diagnostics')
+        seconds = time.monotonic() - begin
+        print(f'QoS that does not fit: ERROR in the diagnostics after {seconds:.2f} s')
+        assert seconds < 2.0  # promised is 1 s, on a machine of one's own
+        assert node.refusals.counts == {'incompatible_qos': 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('latched', [False, True])
+@pytest.mark.parametrize('reliable', [False, True])
+def test_subscriber_gets_states_or_is_named(reliable, latched):
+    """States are reliable and volatile: who asks for latched ones is told why nothing comes."""
+    qos = QoSProfile(depth=5)
+    qos.reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+    if latched:
+        qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+    with active_node(null_model) as (node, probe):
+        got = []
+        ours = SubscriptionEventCallbacks(use_default_callbacks=False)
+        topic = '/human/smplx_states'
+        probe.create_subscription(SmplxStateArray, topic, got.append, qos, event_callbacks=ours)
+        told = node.refusals.counts
+        wait_for(lambda: bool(probe.send(person())) and bool(got or told['incompatible_qos']))
+        assert bool(got) != latched
+        assert told['incompatible_qos'] == int(latched)
 
 
 def test_overridden_qos_of_one_node_is_not_that_of_the_next():
