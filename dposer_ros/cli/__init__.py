@@ -27,6 +27,7 @@ COMMANDS = {
     'render': 'Turn fitted states into a picture or a film.',
     'inject': 'Make keypoints on a topic go wrong on purpose, to test who reads them.',
     'benchmark': 'Measure how fast this machine is.',
+    'gpu-check': 'Build, verify and time the denoiser in every GPU back end.',
     'weights': 'List, check, fetch and import the weights of priors.',
     'data': 'Prepare, pack and look at motion data for training.',
     'train': 'Train a prior, or go on with a run that was stopped.',
@@ -88,8 +89,9 @@ def build_app(command: str = '') -> typer.Typer:
 
 def _load(app: typer.Typer, name: str, text: str) -> None:
     package = 'training' if name in RESEARCH else 'dposer_ros'
-    module = importlib.import_module(f'{package}.cli.{name}')
-    function = getattr(module, name, None)
+    python_name = name.replace('-', '_')
+    module = importlib.import_module(f'{package}.cli.{python_name}')
+    function = getattr(module, python_name, None)
     if callable(function):
         app.command(name)(function)
     else:

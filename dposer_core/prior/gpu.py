@@ -1,0 +1,192 @@
+"""The trunk of a TimeFC network on a GPU, in every way that a machine may offer.
+
+For `dposer gpu-check`: the live fit calls the denoiser on the CPU (`backends.py`). Each way is
+built for one batch size, and gives a function from numpy to numpy, transfers included.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dposer_core.errors import ConfigError
+from dposer_core.prior.architecture import (
+    GROUP_NORM_EPS,
+    NUM_GROUPS,
+    TimeFCConfig,
+    norm_stem,
+)
+from dposer_core.prior.backends import TimeRow, Weights, trunk_graph
+
+Predict = Callable[[np.ndarray, TimeRow], np.ndarray]
+"""Noise (B, D) of x (B, D) float32 and the row of its time."""
+
+_WARM_UP_CALLS = 3  # on a side stream, before a CUDA graph is captured
+
+
+class Unavailable(ConfigError):
+    """This machine lacks what a back end needs."""
+
+
+class Trunk(nn.Module):
+    """What is left of a TimeFC network when a `TimeRow` is given.
+
+    A group norm is written as a layer norm over each group: converters refuse `nn.GroupNorm` of
+    two-dimensional input (Torch-TensorRT: "expected at least 3 dimensions").
+    """
+
+    def __init__(self, config: TimeFCConfig, weights: Weights) -> None:
+        super().__init__()
+        self.config = config
+        names = [f'{stem}.weight' for stem in config.layers]
+        names += [f'{norm_stem(stem)}.{kind}' for stem in config.layers for kind in _AFFINE]
+        names += ['post_dense.weight', 'post_dense.bias']
+        names += ['gaussian.basis'] if config.gaussian_skip else []
+        for name in names:
+            value = torch.from_numpy(np.array(weights[name], dtype=np.float32))
+            self.register_buffer(name.replace('.', '_'), value)
+
+    def forward(
+        self, x: Tensor, rows: Tensor, scale: Tensor, centre: Tensor, gain: Tensor
+    ) -> Tensor:
+        """Predicted noise (B, D); the other arguments are those of `TimeRow`."""
+        h = self._layer(x, rows, 0)
+        for block in range(self.config.blocks):
+            inner = self._layer(h, rows, 2 * block + 1)
+            h = h + self._layer(inner, rows, 2 * block + 2)
+        out = functional.linear(h, self.post_dense_weight, self.post_dense_bias) * scale
+        if self.config.gaussian_skip:
+            out = out + ((x @ self.gaussian_basis - centre) * gain) @ self.gaussian_basis.T
+        return out
+
+    def _layer(self, h: Tensor, rows: Tensor, index: int) -> Tensor:
+        stem = self.config.layers[index]
+        norm = norm_stem(stem)
+        mixed = functional.linear(h, getattr(self, f'{stem}_weight'), rows[index])
+        groups = mixed.reshape(-1, NUM_GROUPS, self.config.hidden // NUM_GROUPS)
+        unit = functional.layer_norm(groups, groups.shape[-1:], eps=GROUP_NORM_EPS)
+        unit = unit.reshape(-1, self.config.hidden)
+        return functional.silu(
+            unit * getattr(self, f'{norm}_weight') + getattr(self, f'{norm}_bias')
+        )
+
+
+_AFFINE = ('weight', 'bias')
+
+
+def inputs_of(x: np.ndarray, row: TimeRow, device: str) -> tuple[Tensor, ...]:
+    """Arguments of `Trunk.forward` on a device."""
+    values = (x, row.rows, row.scale, row.centre, row.gain)
+    return tuple(torch.from_numpy(value).to(device) for value in values)
+
+
+def require_cuda() -> None:
+    """Raises Unavailable on a machine without an NVIDIA GPU that torch can use."""
+    if not torch.cuda.is_available():
+        raise Unavailable(
+            f'no NVIDIA GPU: torch.cuda.is_available() is False (torch {torch.__version__}); the '
+            'live fit needs none. With a GPU: install a CUDA build of torch and the driver'
+        )
+
+
+def eager(trunk: Trunk, x: np.ndarray, row: TimeRow, device: str = 'cuda') -> Predict:
+    """torch as it is, one kernel after the other."""
+    module = trunk.to(device)
+
+    def predict(x: np.ndarray, row: TimeRow) -> np.ndarray:
+        with torch.inference_mode():
+            return module(*inputs_of(x, row, device)).cpu().numpy()
+
+    return predict
+
+
+def inductor(trunk: Trunk, x: np.ndarray, row: TimeRow, device: str = 'cuda') -> Predict:
+    """`torch.compile`; on a GPU with CUDA graphs of its own."""
+    compiled = torch.compile(trunk.to(device), mode='reduce-overhead')
+
+    def predict(x: np.ndarray, row: TimeRow) -> np.ndarray:
+        with torch.inference_mode():
+            return compiled(*inputs_of(x, row, device)).cpu().numpy()
+
+    predict(x, row)  # compiles
+    return predict
+
+
+def cuda_graph(trunk: Trunk, x: np.ndarray, row: TimeRow) -> Predict:
+    """The whole trunk as one captured graph with fixed buffers."""
+    require_cuda()
+    module = trunk.to('cuda')
+    buffers = inputs_of(x, row, 'cuda')
+    with torch.inference_mode():
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP_CALLS):
+                module(*buffers)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = module(*buffers)
+
+    def predict(x: np.ndarray, row: TimeRow) -> np.ndarray:
+        with torch.inference_mode():
+            given = (x, row.rows, row.scale, row.centre, row.gain)
+            for buffer, value in zip(buffers, given, strict=True):
+                buffer.copy_(torch.from_numpy(value))
+            graph.replay()
+            return out.cpu().numpy()  # waits, and copies before the next replay
+
+    return predict
+
+
+def onnxruntime_cuda(trunk: Trunk, x: np.ndarray, row: TimeRow, weights: Weights) -> Predict:
+    """The live node's ONNX graph in ONNX Runtime's CUDA provider."""
+    import onnxruntime
+
+    if 'CUDAExecutionProvider' not in onnxruntime.get_available_providers():
+        raise Unavailable(
+            f'onnxruntime {onnxruntime.__version__} has no CUDA provider: pip install '
+            'onnxruntime-gpu in place of onnxruntime'
+        )
+    graph, matrices = trunk_graph(trunk.config, weights)
+    options = onnxruntime.SessionOptions()
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(matrix) for matrix in matrices.values()]
+    options.add_external_initializers(list(matrices), values)
+    providers = [('CUDAExecutionProvider', {'use_tf32': '0'})]
+    session = onnxruntime.InferenceSession(graph, options, providers=providers)
+    if 'CUDAExecutionProvider' not in session.get_providers():
+        raise Unavailable('onnxruntime fell back to the CPU: its CUDA libraries do not load')
+    return lambda x, row: session.run(None, row.feed(x))[0]
+
+
+def tensorrt(trunk: Trunk, x: np.ndarray, row: TimeRow) -> Predict:
+    """Torch-TensorRT from the exported program, float32 without TF32."""
+    require_cuda()  # first: the package raises all sorts of things where there is no GPU
+    try:
+        import torch_tensorrt
+    except ModuleNotFoundError as error:
+        if error.name != 'torch_tensorrt':
+            raise Unavailable(_TENSORRT_LIBRARIES.format(error)) from error
+        minor = '.'.join(torch.__version__.split('.')[:2])
+        raise Unavailable(
+            'torch_tensorrt is not installed: pip install --extra-index-url <the NVIDIA package '
+            f"index> 'torch-tensorrt=={minor}.*'; PyPI alone lacks its libraries"
+        ) from error
+    except Exception as error:  # it raises a bare Exception where libnvinfer is missing
+        raise Unavailable(_TENSORRT_LIBRARIES.format(error)) from error
+    inputs = inputs_of(x, row, 'cuda')
+    program = torch.export.export(trunk.to('cuda'), inputs)
+    module = torch_tensorrt.dynamo.compile(
+        program, arg_inputs=inputs, disable_tf32=True, min_block_size=1
+    )
+
+    def predict(x: np.ndarray, row: TimeRow) -> np.ndarray:
+        with torch.inference_mode():
+            return module(*inputs_of(x, row, 'cuda')).cpu().numpy()
+
+    return predict
+
+
+_TENSORRT_LIBRARIES = "torch_tensorrt is there, but TensorRT's libraries are not ({})"
