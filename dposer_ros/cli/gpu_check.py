@@ -86,13 +86,27 @@ def ways(device: str = 'cuda') -> dict[str, Callable[..., Any]]:
 
 def networks(prior: str) -> list[tuple[str, Any, Any]]:
     """Name, configuration and weights of each network of a prior."""
+    from dposer_core.prior import compose
     from dposer_core.prior.checkpoint import load_checkpoint
-    from dposer_core.prior.compose import load_composition
     from dposer_core.prior.runtime import prior_path
 
     path = prior_path(prior)
-    parts = load_composition(path).parts() if path.suffix == '.json' else [load_checkpoint(path)]
-    return [(part.part, part.config, part.weights) for part in parts]
+    if path.suffix != '.json':
+        part = load_checkpoint(path)
+        return [(part.part, part.config, part.weights)]
+    composition = compose.load_composition(path)
+    parts, correction = list(composition.parts()), composition.correction()
+    found = [(part.part, part.config, part.weights) for part in parts]
+    if correction is not None:
+        copies = [2 if part.part == 'hand' else 1 for part in parts]
+        first = [
+            compose.first_layer(part)
+            for part, count in zip(parts, copies, strict=True)
+            for _ in range(count)
+        ]
+        folded = compose.fold(correction, first)
+        found.append(('correction', folded.config, folded.weights))
+    return found
 
 
 def check_all(

@@ -7,7 +7,7 @@ Absolute times are reported by `dposer benchmark latency`.
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,8 @@ from dposer_core.fitter import PoseFitter
 from dposer_core.offline import OfflineFitter
 from dposer_core.people import PeopleFitter
 from dposer_core.prior.backends import trunk_graph
-from dposer_core.prior.checkpoint import PriorCheckpoint, load_checkpoint
-from dposer_core.prior.compose import load_composition
-from dposer_core.prior.runtime import load_prior, prior_path
+from dposer_core.prior.runtime import load_prior
+from dposer_ros.cli.gpu_check import networks
 from test.swaying import swaying
 
 BASELINE = json.loads(Path(__file__).with_name('baseline.json').read_text())
@@ -61,12 +60,6 @@ def _frame_times(fitters: list[PoseFitter], observations) -> np.ndarray:
         [[_shortest(lambda f=f, o=o: f.step(o)) for f in fitters] for o in observations]
     )
     return times[_WARM:].min(axis=0)
-
-
-def _parts(path: Path) -> Iterable[PriorCheckpoint]:
-    if path.suffix == '.json':
-        return load_composition(path).parts()
-    return [load_checkpoint(path)]
 
 
 def _judge(name: str, ratio: float) -> None:
@@ -132,8 +125,12 @@ def test_denoiser_against_memory_bandwidth(prior) -> None:
     Not all of it is reading: there are normalisations, and the way into ONNX Runtime.
     """
     x = np.zeros((1, prior.dim), np.float32)
-    parts = _parts(prior_path(Config().prior.checkpoint))
-    floats = sum(m.size for p in parts for m in trunk_graph(p.config, p.weights)[1].values())
+    floats = sum(
+        matrix.size
+        for _, config, values in networks(Config().prior.checkpoint)
+        for matrix in trunk_graph(config, values)[1].values()
+    )
+    print(f'{4e-6 * floats:.1f} MB of weights')
     weights, vector = np.ones((1024, floats // 1024), np.float32), np.ones(1024, np.float32)
     floor, call = np.inf, np.inf
     for _ in range(200):
