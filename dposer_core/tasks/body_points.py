@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dposer_core import rotations, skeleton
 from dposer_core.body_model import VERTEX_IDS, Body
+from dposer_core.keypoints import POINT_NAMES, get_layout
 
 _NUM_BODY = skeleton.BODY_JOINTS.stop
 _TIPS = ('thumb', 'index', 'middle', 'ring', 'pinky')
@@ -40,18 +41,23 @@ class PosedPart:
         self._order = torch.tensor(np.argsort(listed))
         self._row = {joint: row for row, joint in enumerate(listed)}
 
-    def transforms(self, pose: Tensor) -> tuple[Tensor, Tensor]:
-        """World rotations (B, J, 3, 3) and joints (B, J, 3) of poses (B, 3 (J - 1)) raw."""
+    def transforms(self, pose: Tensor, rest: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """World rotations (B, J, 3, 3) and joints (B, J, 3) of poses (B, 3 (J - 1)) raw.
+
+        `rest`: (B, J, 3) rest joints of other shapes; None: the mean shape.
+        """
         batch = len(pose)
         local = rotations.rotvec_to_rotmat(pose.reshape(batch, -1, 3))
         turned = [torch.eye(3).expand(batch, 1, 3, 3)]
-        placed = [self._rest[:1].expand(batch, 1, 3)]
+        root = self._rest[None, :1] if rest is None else rest[:, :1]
+        placed = [root.expand(batch, 1, 3)]
+        bones = self._bones[None] if rest is None else rest - rest[:, self._parents]
         for level in self._levels:
             parents = [self._row[int(self._parents[i])] for i in level]
             above = torch.cat(turned, dim=1)[:, parents]
             origin = torch.cat(placed, dim=1)[:, parents]
             turned.append(above @ local[:, [i - 1 for i in level]])
-            placed.append(origin + (above @ self._bones[level][:, :, None])[..., 0])
+            placed.append(origin + (above @ bones[:, level, :, None])[..., 0])
         return torch.cat(turned, dim=1)[:, self._order], torch.cat(placed, dim=1)[:, self._order]
 
 
@@ -95,6 +101,56 @@ class BodyPoints:
         """(B, 63) raw -> joints (B, 22, 3) and vertices (B, V, 3), metres."""
         turned, joints = self.part.transforms(pose)
         return joints, self._vertices(turned, joints)
+
+
+class KeypointBody:
+    """A body of any shape as a keypoint detector sees it: 22 joints, and OpenPose's 25 points.
+
+    Neck and middle of the hips are the joints `neck` and `pelvis`, as the released code of DPoser
+    takes them. Everything is relative to the pelvis; hands and face rest.
+    """
+
+    _SURFACE = (*range(5), *range(17, 23))  # of the 133 points: nose, eyes, ears, toes, heels
+    _POSED = skeleton.JOINT_INDEX['right_eye'] + 1
+
+    def __init__(self, body: Body) -> None:
+        tables = body.tables
+        self.part = PosedPart(body, range(self._POSED))
+        self._joints = _float32(tables.joint_template[: self._POSED])
+        self._joint_dirs = _float32(tables.joint_dirs[: self._POSED, :, : skeleton.NUM_BETAS])
+        chosen = list(self._SURFACE)
+        self._bones = torch.from_numpy(tables.point_bones[chosen])
+        self._weights = _float32(tables.point_weights[chosen])
+        self._template = _float32(tables.point_template[chosen])
+        self._dirs = _float32(tables.point_dirs[chosen][..., : skeleton.NUM_BETAS])
+        names = get_layout('openpose25').names
+        joint = {'neck': 'neck', 'mid_hip': 'pelvis'}
+        place = {POINT_NAMES[point]: self._POSED + i for i, point in enumerate(chosen)}
+        self._order = [
+            place[name] if name in place else skeleton.JOINT_INDEX[joint.get(name, name)]
+            for name in names
+        ]
+
+    def __call__(self, orient: Tensor, pose: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
+        """Root (B, 3), pose (B, 63) raw, betas (B, 10) -> joints (B, 22, 3), points (B, 25, 3).
+
+        Metres, in the axes into which `orient` turns the body. Pose correctives are left out (the
+        open body has none).
+        """
+        rest = self._joints + torch.einsum('jic,bc->bji', self._joint_dirs, betas)
+        resting = pose.new_zeros(len(pose), 3 * (self._POSED - _NUM_BODY))
+        turned, joints = self.part.transforms(torch.cat([pose, resting], dim=-1), rest)
+        on_bone = self._template + torch.einsum('nkic,bc->bnki', self._dirs, betas)
+        on_bone = on_bone - rest[:, self._bones]
+        moved = (turned[:, self._bones] @ on_bone[..., None])[..., 0] + joints[:, self._bones]
+        surface = (self._weights[..., None] * moved).sum(dim=2)
+        everything = torch.cat([joints, surface], dim=1) - rest[:, :1]
+        seen = everything @ rotations.rotvec_to_rotmat(orient).transpose(1, 2)
+        return seen[:, :_NUM_BODY], seen[:, self._order]
+
+
+def _float32(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
 class HandPoints:

@@ -55,6 +55,12 @@ class Keypoints:
             blind = torch.nonzero(~seen.any(dim=1)).flatten().tolist()
             raise ObservationError(f'images {blind} show no keypoint at all; leave them out')
 
+    def of(self, rows: Tensor) -> 'Keypoints':
+        """Those of some images."""
+        return Keypoints(
+            self.pixels[rows], self.confidence[rows], self.focal[rows], self.centre[rows]
+        )
+
     def project(self, points: Tensor, camera: Tensor) -> Tensor:
         """(B, P, 3) metres moved by `camera` (B, 3) -> (B, P, 2) pixels."""
         placed = points + camera[:, None]
@@ -269,22 +275,30 @@ def recover_body(
         seen.pixels[:, _RIGHT_SHOULDER] - seen.pixels[:, _LEFT_SHOULDER], dim=-1
     )
     first = recover(seen, start, forward, term, protocol)
-    is_side = apart.square().sum().sqrt() < side_view_px if is_official else apart < side_view_px
-    if not bool(is_side.any()):
-        return first
-    again = first.variables if is_official else dict(start)
-    camera = {CAMERA: first.variables[CAMERA]}
-    turned = {ORIENT: _turned_round(first.variables[ORIENT])}
     late = _scale(_scale(seen, protocol.doubled, 2.0), protocol.ignored, 0.0)
-    second = _fit(late, again | camera | turned, forward, term, protocol)
-    is_better = (second.reprojection < first.reprojection) & is_side
-    chosen = {
-        name: torch.where(is_better[:, None], second.variables[name], value)
-        for name, value in first.variables.items()
+    if is_official:
+        is_side = (apart.square().sum().sqrt() < side_view_px).expand(len(apart))
+    else:
+        is_side = apart < side_view_px
+    rows = torch.nonzero(is_side).flatten()
+    if not len(rows):
+        return first
+    again = dict(first.variables if is_official else start)
+    again |= {
+        CAMERA: first.variables[CAMERA],
+        ORIENT: _turned_round(first.variables[ORIENT]),
     }
+    again = {name: value[rows] for name, value in again.items()}
+    second = _fit(late.of(rows), again, forward, term, protocol)
+    is_better = second.reprojection < first.reprojection[rows]
+    better = rows[is_better]
+    chosen = {name: value.clone() for name, value in first.variables.items()}
+    for name, value in chosen.items():
+        value[better] = second.variables[name][is_better]
     if is_official:
         chosen[BETAS] = second.variables[BETAS]
-    error = torch.where(is_better, second.reprojection, first.reprojection)
+    error = first.reprojection.clone()
+    error[better] = second.reprojection[is_better]
     return Recovered(chosen, error)
 
 

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from dposer_core import rotations
-from dposer_core.errors import ObservationError
+from dposer_core import rotations, skeleton
+from dposer_core.body_model import load_body
+from dposer_core.errors import ModelFileError, ObservationError
+from dposer_core.keypoints import to_hub
 from dposer_core.tasks import mesh_recovery
+from dposer_core.tasks.body_points import KeypointBody
 from dposer_core.tasks.mesh_recovery import Keypoints
 from dposer_core.tasks.prior_term import NoTerm
 
@@ -56,7 +59,7 @@ def none(_variables, _step):
 
 
 PROTOCOL = dataclasses.replace(
-    mesh_recovery.BODY.shortened(60), camera_points=tuple(range(POINTS)), ignored=(), angle=None
+    mesh_recovery.BODY.shortened(20), camera_points=tuple(range(POINTS)), ignored=(), angle=None
 )
 
 
@@ -90,6 +93,34 @@ def test_only_those_seen_from_the_side_are_tried_from_behind():
     assert found.reprojection[1] == once.reprojection[1]
     for name, value in once.variables.items():
         assert torch.equal(found.variables[name][1], value[1])
+
+
+@pytest.fixture(scope='module')
+def open_body():
+    try:
+        return load_body('')
+    except ModelFileError as error:
+        pytest.skip(str(error))
+
+
+def test_keypoint_body_is_the_body_model(open_body):
+    rng = np.random.default_rng(0)
+    orient, pose = rng.normal(0, 0.4, (2, 3)), rng.normal(0, 0.4, (2, 63))
+    betas = rng.normal(0, 1, (2, 10))
+    full = np.zeros((2, 55, 3))
+    full[:, 0], full[:, 1:22] = orient, pose.reshape(2, 21, 3)
+    joints = open_body.joints(full, betas)
+    landmarks = open_body.landmarks(full, betas) - joints[:, :1]
+    body = KeypointBody(open_body)
+    found, points = body(*(torch.from_numpy(v).float() for v in (orient, pose, betas)))
+    expected = (joints - joints[:, :1])[:, :22]
+    assert found.numpy() == pytest.approx(expected, abs=1e-5)  # single precision, metres
+    hub, seen = to_hub(points[0].numpy(), np.ones(25), 'openpose25')
+    shown = seen > 0
+    assert shown.sum() == 23  # neck and middle of the hips are no points of the hub
+    assert hub[shown] == pytest.approx(landmarks[0][shown], abs=1e-5)
+    for point, joint in ((1, 'neck'), (8, 'pelvis')):
+        assert torch.equal(points[:, point], found[:, skeleton.JOINT_INDEX[joint]])
 
 
 def test_depth_from_the_length_of_edges():
