@@ -5,10 +5,11 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dposer_core.errors import ConfigError
-from training.benchmarks import report, tables
+from training.benchmarks import all_tables, report, tables
 from training.benchmarks.report import TableResult
 
 app = typer.Typer()
@@ -67,6 +68,39 @@ def table(
         report.write_text(json, (out / f'{result.stem}.json').read_text())
         files.append(str(json))
     console.print(f'written: {", ".join(files)}')
+
+
+@app.command(name='all')
+def all_(
+    quick: bool = typer.Option(False, '--quick', help='Fewer samples; minutes a table.'),
+    only: str = typer.Option('', help="Numbers of the tables to run, such as '2,3,S-5'; all."),
+    again: bool = typer.Option(False, help='Run tables anew whose complete result is there.'),
+    seed: int = typer.Option(42, help='Of everything that is drawn.'),
+    out: Path = typer.Option(tables.RESULTS, help='Folder for the .md and .json of each table.'),
+    page: Path | None = typer.Option(
+        None, help='HTML page to write; by default out/tables.html or out/tables.quick.html.'
+    ),
+) -> None:
+    """Run every table that can run here, or go on with it, and write one HTML page."""
+    chosen = [tables.get_table(id) for id in only.split(',') if id.strip()]
+    console = _console(stderr=True)
+    options = tables.Options(
+        is_quick=quick,
+        seed=seed,
+        out=out,
+        progress=lambda text: console.print(f'[dim]{escape(text)}[/dim]'),
+    )
+    page = page or Path('out') / f'tables{".quick" if quick else ""}.html'
+    entries = all_tables.run_all(
+        list(tables.all_tables().values()), options, page, again, {entry.id for entry in chosen}
+    )
+    shown = Table('table', 'state', 'why')
+    for entry in entries:
+        shown.add_row(entry.table, entry.status, escape(entry.reason))
+    _console().print(shown)
+    console.print(f'written: {page}')
+    if any(entry.status == 'failed' for entry in entries):
+        raise typer.Exit(1)
 
 
 def show(result: TableResult) -> None:

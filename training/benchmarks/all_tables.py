@@ -1,0 +1,151 @@
+"""Every table of the paper in one run, and the page that shows them.
+
+A table whose complete result is on the disk, measured with the same settings and networks, is not
+run again; one that was stopped goes on where it was. The page is written anew after every table.
+"""
+
+import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from dposer_core.errors import DPoserError
+from training.benchmarks import html_report, report
+from training.benchmarks.html_report import Entry
+from training.benchmarks.report import TableResult
+from training.benchmarks.tables import BenchTable, Options, Plan, run_table
+
+_logger = logging.getLogger(__name__)
+
+# The tables without a command, and why.
+NOT_BUILT: dict[str, tuple[str, str]] = {
+    '5': ('Face reconstruction', 'needs NoW or a differentiable renderer of the open head'),
+    '7': ('Whole-body completion, ARCTIC and BEAT2', 'needs both; see "whole-body" for free data'),
+    '8': ('Whole-body mesh recovery, ARCTIC', 'needs ARCTIC, SMPL-X and detections in its images'),
+    '9': ('Schedules', 'motion denoising: see table 3; whole-body recovery needs ARCTIC'),
+    '10': ('Whole-body completion by prior', 'needs ARCTIC; see "whole-body" for free data'),
+    '11': ('Whole-body mesh recovery, Fit3D', 'needs Fit3D, SMPL-X and detections in its images'),
+    'S-1': ('Denoising steps', 'no table yet'),
+    'S-2': ('Seconds of mesh recovery', 'a column of table 2'),
+    'S-3': ('Intervals of motion denoising', 'no table yet'),
+    'S-6': ('Motion denoising at 20 and 100 mm', 'columns of table 3'),
+    'S-7': ('Motion denoising, hidden joints', 'no table yet'),
+    'S-9': ('Hand mesh recovery, FreiHAND', 'needs FreiHAND, MANO and detections in its images'),
+    'S-12': ('Face reconstruction, WCPA', 'needs WCPA and FLAME'),
+    'S-13': ('Face inverse kinematics', 'no table yet'),
+    'S-14': ('Whole-body mesh recovery, Fit3D', 'needs Fit3D, SMPL-X and SMPLer-X predictions'),
+}
+
+
+def run_all(
+    tables: Sequence[BenchTable],
+    options: Options,
+    page: Path,
+    again: bool = False,
+    only: Collection[str] = (),
+) -> list[Entry]:
+    """Run what is not yet done of all `tables`; the page at `page` is always true.
+
+    Args:
+        tables: all there are.
+        options: of every table.
+        page: HTML file.
+        again: run complete tables as well.
+        only: numbers of tables; the others are shown as an earlier run left them. Empty: all.
+
+    Returns:
+        What became of each table, those without a command included.
+    """
+    found = {entry.id: _as_it_lies(entry, options) for entry in tables}
+    found |= {
+        id: Entry(id, title, 'impossible', reason)
+        for id, (title, reason) in NOT_BUILT.items()
+        if id not in found
+    }
+    title = f'Tables of DPoser-X, reproduced{" (quick)" if options.is_quick else ""}'
+
+    def show() -> list[Entry]:
+        entries = [found[id] for id in sorted(found, key=_place)]
+        html_report.write(entries, page, title)
+        return entries
+
+    show()
+    for entry in tables:
+        if only and entry.id not in only:
+            continue
+        options.progress(f'table {entry.id}: {entry.title}')
+        try:
+            found[entry.id] = _run(entry, options, again)
+        except BaseException:  # stopped by the user
+            found[entry.id] = _as_it_lies(entry, options)
+            raise
+        finally:
+            show()
+    return show()
+
+
+def _run(entry: BenchTable, options: Options, again: bool) -> Entry:
+    missing = [need for need in entry.needs if not need.is_optional and not need.is_there()]
+    if missing:
+        why = '; '.join(f'needs {need.what}: {need.how}' for need in missing)
+        return Entry(entry.id, entry.title, 'impossible', why)
+    try:
+        kept = None if again else _read(entry, options, is_partial=False)
+        if kept is not None and _is_of(kept, entry.plan(options), options.seed):
+            options.progress('complete already')
+            return Entry(entry.id, entry.title, 'complete', result=kept)
+        return Entry(entry.id, entry.title, 'complete', result=run_table(entry, options))
+    except DPoserError as error:
+        return _failed(entry, options, str(error))
+    except Exception as error:  # one table's defect must not cost the others
+        _logger.exception('table %s', entry.id)
+        return _failed(entry, options, f'{type(error).__name__}: {error}')
+
+
+def _failed(entry: BenchTable, options: Options, why: str) -> Entry:
+    return Entry(
+        entry.id, entry.title, 'failed', why, _read(entry, options, is_partial=True)
+    )  # fmt: skip
+
+
+def _as_it_lies(entry: BenchTable, options: Options) -> Entry:
+    """The table as an earlier run left it, whatever that measured."""
+    partial = _read(entry, options, is_partial=True)
+    if partial is not None:
+        return Entry(entry.id, entry.title, 'partial', 'The run was stopped.', partial)
+    whole = _read(entry, options, is_partial=False)
+    if whole is not None:
+        return Entry(entry.id, entry.title, 'complete', result=whole)
+    return Entry(entry.id, entry.title, 'waiting')
+
+
+def _read(entry: BenchTable, options: Options, is_partial: bool) -> TableResult | None:
+    """A result on the disk; None where there is none of that kind that can be read."""
+    kind = '.partial' if is_partial else '.quick' if options.is_quick else ''
+    path = options.out / f'table_{entry.id}{kind}.json'
+    if not path.is_file():
+        return None
+    try:
+        found = report.read(path)
+    except DPoserError as error:
+        _logger.warning('%s', error)
+        return None
+    is_meant = found.is_complete != is_partial and found.is_quick == options.is_quick
+    return found if is_meant else None
+
+
+def _is_of(result: TableResult, plan: Plan, seed: int) -> bool:
+    """Whether a complete result is what `plan` would give, with no row left to try again."""
+    return (
+        result.seed == seed
+        and result.columns == plan.columns
+        and result.checkpoint_sha256 == plan.checkpoint_sha256
+        and result.data == plan.data
+        and result.settings == plan.settings
+        and all(row.values for row in result.rows)
+    )
+
+
+def _place(id: str) -> tuple[bool, int, str]:
+    """Numbers first, those of the supplement after them, then names."""
+    number = id.removeprefix('S-')
+    return id.startswith('S-'), int(number) if number.isdigit() else 1000, id
