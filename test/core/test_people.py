@@ -129,3 +129,13 @@ def test_forgotten_person_comes_back_under_a_new_id(tables) -> None:
         if k == 1:
             fitter.forget('p0001')
     assert {r.body_id for r in results} == {'p0002', 'p0003'}
+
+
+def test_out_of_time_everybody_is_still_of_this_frame(tables) -> None:
+    """Too little time costs iterations, not age: each state is of the frame just given."""
+    fitter = PeopleFitter(tables, None, _quick(**{'fit.max_iterations': 3}))
+    people = _people(tables, [(-0.7, 0.1, 3.5), (0.7, 0.1, 3.5)], 4)
+    for k, seen in enumerate(people):
+        results = fitter.step(seen[0].stamp_ns, seen, budget_s=0.0 if k else None)
+        assert [r.state.stamp_ns for r in results] == [seen[0].stamp_ns] * 2
+    assert [r.stats.iterations for r in results] == [1, 1]
