@@ -1,6 +1,7 @@
 """`dposer benchmark`: what it reports beside times, and what it refuses."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from dposer_core.config import from_mapping
 from dposer_core.keypoints import POINT_INDEX
 from dposer_ros import cli, measure
+from dposer_ros.cli import benchmark
 from dposer_ros.cli.benchmark import MOTION
 from dposer_ros.replay import CameraChoice, load_fitter, read_clip, replay
 
@@ -87,3 +89,21 @@ def test_options_that_cannot_be_met_are_refused(options, message, capsys) -> Non
         cli.main(['benchmark', 'latency', '--motion', '--frames', '10', *options])
     assert refused.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_scaling_draws_people_window_and_cores(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(benchmark, '_SCALING_PEOPLE', (1, 3))
+    monkeypatch.setattr(benchmark, '_SCALING_WINDOWS', (3, 4))
+    monkeypatch.setattr(benchmark, '_SCALING_FRAMES', 4)
+    plot, report = tmp_path / 'scaling.png', tmp_path / 'scaling.json'
+    arguments = ['--motion', '--no-prior', '--plot', str(plot), '--json', str(report)]
+    before = os.sched_getaffinity(0)
+    with pytest.raises(SystemExit) as done:
+        cli.main(['benchmark', 'scaling', *arguments])
+    assert done.value.code == 0 and os.sched_getaffinity(0) == before
+    curves = json.loads(report.read_text())['ms']
+    assert curves.keys() == {'people', 'window', 'cores'}
+    # Three cost more than one, however noisy the machine.
+    assert curves['people']['3'] > 1.2 * curves['people']['1'] > 0.0
+    assert plot.read_bytes().startswith(b'\x89PNG')
