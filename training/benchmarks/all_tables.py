@@ -41,7 +41,7 @@ def run_all(
     options: Options,
     page: Path,
     again: bool = False,
-    only: Collection[str] = (),
+    only: Collection[str] | None = None,
 ) -> list[Entry]:
     """Run what is not yet done of all `tables`; the page at `page` is always true.
 
@@ -50,7 +50,7 @@ def run_all(
         options: of every table.
         page: HTML file.
         again: run complete tables as well.
-        only: numbers of tables; the others are shown as an earlier run left them. Empty: all.
+        only: numbers of tables; the others are shown as an earlier run left them. None: all.
 
     Returns:
         What became of each table, those without a command included.
@@ -70,7 +70,7 @@ def run_all(
 
     show()
     for entry in tables:
-        if only and entry.id not in only:
+        if only is not None and entry.id not in only:
             continue
         options.progress(f'table {entry.id}: {entry.title}')
         try:

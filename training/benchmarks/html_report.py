@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from training.benchmarks.report import PAPER, Column, Row, TableResult, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Status = Literal['complete', 'partial', 'failed', 'impossible', 'waiting']
 _WORDS: dict[Status, str] = {
@@ -26,6 +29,8 @@ _WORDS: dict[Status, str] = {
 }
 _OURS_COLOUR, _PAPER_COLOUR = '#2f6f9f', '#b9b9b9'
 _PLOTS_ABREAST = 4
+_PLOT, _BAR, _HEAD = 3.5, 0.19, 0.55  # inches: a plot's width, a bar's height, above the bars
+_LONGEST_LABEL = 26
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,7 @@ def _is_figure(value: float | None) -> bool:
 
 def _plots(result: TableResult) -> str:
     """A bar for each method in a small plot for each figure."""
+    from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -174,35 +180,54 @@ def _plots(result: TableResult) -> str:
     shown = [c for c in result.columns if _bars(methods, c)]
     if not shown:
         return ''
-    most = max(len(_bars(methods, column)) for column in shown)
     abreast = min(_PLOTS_ABREAST, len(shown))
-    down = math.ceil(len(shown) / abreast)
-    figure = Figure(figsize=(3.6 * abreast, down * (0.9 + 0.24 * most)), layout='constrained')
-    axes = figure.subplots(down, abreast, squeeze=False).flatten()
-    for axis, column in zip(axes, shown, strict=False):
-        bars = _bars(methods, column)
-        axis.barh(
-            [bar[0] for bar in bars], [bar[1] for bar in bars],
-            color=[_PAPER_COLOUR if bar[2] else _OURS_COLOUR for bar in bars],
-        )  # fmt: skip
-        axis.set_title(column.head, fontsize=8, loc='left')
-        axis.tick_params(labelsize=7)
-        axis.invert_yaxis()
-        axis.spines[['top', 'right']].set_visible(False)
-        for index, (_, value, _) in enumerate(bars):
-            axis.annotate(
-                column.show(value), (max(value, 0.0), index), xytext=(2, 0), fontsize=6,
-                textcoords='offset points', va='center',
-            )  # fmt: skip
-        axis.margins(x=0.18)
-    for axis in axes[len(shown) :]:
-        axis.remove()
+    lines = [shown[i : i + abreast] for i in range(0, len(shown), abreast)]
+    heights = [_HEAD + _BAR * max(len(_bars(methods, c)) for c in line) for line in lines]
+    width, height = _PLOT * abreast, sum(heights)
+    figure = Figure(figsize=(width, height))
+    top = height
+    for line, below in zip(lines, heights, strict=True):
+        for place, column in enumerate(line):
+            bars = _bars(methods, column)
+            # Placed by hand: the automatic layouts take a minute for the tables with 60 figures.
+            box = (_PLOT * (place + 0.42), top - 0.3 - _BAR * len(bars), 0.5 * _PLOT)
+            axis = figure.add_axes(
+                (box[0] / width, box[1] / height, box[2] / width, _BAR * len(bars) / height)
+            )
+            _draw(axis, column, bars)
+        top -= below
     stream = io.BytesIO()
     # As a picture of its own, so that names inside one plot do not meet those of another.
-    FigureCanvasSVG(figure).print_svg(stream, metadata={'Date': None})
+    with rc_context({'svg.fonttype': 'none', 'svg.hashsalt': result.table}):  # small, repeatable
+        FigureCanvasSVG(figure).print_svg(stream, metadata={'Date': None})
     data = base64.b64encode(stream.getvalue()).decode()
     text = f"Bars of table {result.table}: ours in colour, the paper's grey."
     return f'<img alt="{_text(text)}" src="data:image/svg+xml;base64,{data}">'
+
+
+def _draw(axis: 'Axes', column: Column, bars: Sequence[tuple[str, float, bool]]) -> None:
+    axis.barh(
+        range(len(bars)), [value for _, value, _ in bars],
+        color=[_PAPER_COLOUR if is_paper else _OURS_COLOUR for _, _, is_paper in bars],
+    )  # fmt: skip
+    axis.set_yticks(range(len(bars)), [_short(label) for label, _, _ in bars], fontsize=7)
+    axis.set_ylim(len(bars) - 0.5, -0.5)
+    axis.set_title(column.head, fontsize=8, loc='left', pad=3)
+    axis.set_xticks([])  # every bar has its figure
+    axis.tick_params(length=0)
+    axis.spines[['top', 'right', 'bottom']].set_visible(False)
+    low, high = min(0.0, *(v for _, v, _ in bars)), max(0.0, *(v for _, v, _ in bars))
+    axis.set_xlim(low, high + 0.25 * (high - low or 1.0))
+    for index, (_, value, _) in enumerate(bars):
+        axis.annotate(
+            column.show(value), (max(value, 0.0), index), xytext=(2, 0), fontsize=6,
+            textcoords='offset points', va='center',
+        )  # fmt: skip
+
+
+def _short(label: str) -> str:
+    """A label that fits beside a bar; the table has it whole."""
+    return label if len(label) <= _LONGEST_LABEL else f'{label[: _LONGEST_LABEL - 1]}…'
 
 
 def _bars(

@@ -74,6 +74,7 @@ def table(
 def all_(
     quick: bool = typer.Option(False, '--quick', help='Fewer samples; minutes a table.'),
     only: str = typer.Option('', help="Numbers of the tables to run, such as '2,3,S-5'; all."),
+    is_run: bool = typer.Option(True, '--run/--page-only', help='Or only show what is there.'),
     again: bool = typer.Option(False, help='Run tables anew whose complete result is there.'),
     seed: int = typer.Option(42, help='Of everything that is drawn.'),
     out: Path = typer.Option(tables.RESULTS, help='Folder for the .md and .json of each table.'),
@@ -82,7 +83,7 @@ def all_(
     ),
 ) -> None:
     """Run every table that can run here, or go on with it, and write one HTML page."""
-    chosen = [tables.get_table(id) for id in only.split(',') if id.strip()]
+    chosen = {tables.get_table(id).id for id in only.split(',') if id.strip()} or None
     console = _console(stderr=True)
     options = tables.Options(
         is_quick=quick,
@@ -92,7 +93,7 @@ def all_(
     )
     page = page or Path('out') / f'tables{".quick" if quick else ""}.html'
     entries = all_tables.run_all(
-        list(tables.all_tables().values()), options, page, again, {entry.id for entry in chosen}
+        list(tables.all_tables().values()), options, page, again, chosen if is_run else ()
     )
     shown = Table('table', 'state', 'why')
     for entry in entries:
