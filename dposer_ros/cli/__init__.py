@@ -24,6 +24,7 @@ COMMANDS = {
     'doctor': 'Check this machine and say how to cure what is missing.',
     'body': 'Build the open body model, or look at a body model file.',
     'fit': 'Fit recorded keypoints (JSON, npz or ROS 2 bag) and write the states to a file.',
+    'evaluate-bag': 'Fit a bag without a clock; write its states and figures.',
     'render': 'Turn fitted states into a picture or a film.',
     'inject': 'Make keypoints on a topic go wrong on purpose, to test who reads them.',
     'benchmark': 'Measure how fast this machine is.',
