@@ -27,7 +27,7 @@ from dposer_core.kinematics import (
 )
 from dposer_core.observation import Observation
 from dposer_core.state import BodyState, FitResult, FitStats, Quality, Source, Status
-from dposer_core.window import Frame, Pose, Smoothness, SolveError, Window
+from dposer_core.window import Frame, Pose, Smoothness, SolveError, StiffError, Window
 
 if TYPE_CHECKING:
     from dposer_core.body_model import BodyTables
@@ -177,8 +177,9 @@ class PoseFitter:
         warm = bool(self._window.frames)
         try:
             iterations, converged = self._fit(observation.stamp_ns, seen, warm, clock, budget_s)
-        except SolveError:
-            self._needs_double = True  # a prior of little weight is as good as none
+        except SolveError as error:
+            # A prior of little weight is as good as none.
+            self._needs_double = self._needs_double or isinstance(error, StiffError)
             self._restart()
             return self.predict(observation.stamp_ns, Quality.HOLD)
         self._freeze_betas(observation.stamp_ns)
@@ -372,13 +373,15 @@ class PoseFitter:
             self.kinematics, seen.observation, weight, self._mean_rotations, _NUM_CANDIDATES
         )
         best: tuple[float, Pose] | None = None
+        failure: SolveError | None = None
         iterations = 0
         for guess in guesses:
             try:
                 iterations += self._start_window(
                     stamp_ns, guess, seen, _CANDIDATE_ITERATIONS, spent
                 )
-            except SolveError:
+            except SolveError as error:
+                failure = error
                 continue
             cost = self._cost_of_newest(seen)
             if best is None or cost < best[0]:
@@ -386,7 +389,8 @@ class PoseFitter:
             if spent(0.5):  # the rest is for the refinement
                 break
         if best is None:
-            raise SolveError('no placement of the body could be refined')
+            assert failure is not None
+            raise failure
         count = self.config.fit.cold_iterations
         return iterations + self._start_window(stamp_ns, best[1], seen, count, spent)
 

@@ -29,7 +29,11 @@ from dposer_core.kinematics import PELVIS, ROTATIONS
 
 
 class SolveError(DPoserError):
-    """The normal equations are not positive definite or not finite."""
+    """The normal equations cannot be solved, or their solution is of no use."""
+
+
+class StiffError(SolveError):
+    """The normal equations are not positive definite: not regular enough, or not finite."""
 
 
 @dataclass(frozen=True)
@@ -354,7 +358,7 @@ class Window:
         )  # fmt: skip
         _, status = self._lapack[0](cholesky.T, lower=0, clean=0, overwrite_a=1)
         if status != 0 or not np.isfinite(cholesky[-1, -1]):
-            raise SolveError(f'normal equations of frame {k} are not positive definite')
+            raise StiffError(f'normal equations of frame {k} are not positive definite')
         self._recycle(frame)
         if after == 0:
             frame.factor = _Factor(self._nothing, self._nothing, second, _Reach())

@@ -169,3 +169,12 @@ def test_hidden_hand_relaxes_towards_the_mean_pose(tables, prior) -> None:
         fingers = result.state.pose_rotvec[skeleton.LEFT_HAND_JOINTS]
         distances.append(float(np.abs(fingers - mean).mean()))
     assert distances[-1] < 0.5 * distances[5]
+
+
+def test_equations_too_stiff_for_float32_are_solved_in_float64(tables, prior) -> None:
+    """A prior of next to no weight beside exact 3D points: one frame is lost, no more."""
+    config = from_mapping({'prior.weight': 1e-4, 'fit.sigma_m': 0.001})
+    fitter = PoseFitter(tables, prior, config)
+    results = [fitter.step(seen) for _, seen in swaying(tables, 4, dim=3)]
+    assert results[0] is None  # so float32 was tried
+    assert all(r.status != Status.PREDICTED and _is_finite(r.state) for r in results[1:])
