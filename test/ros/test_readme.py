@@ -30,7 +30,7 @@ def test_every_make_target_and_command_exists() -> None:
     targets = set(re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE))
     named = set(re.findall(r'(?:`|^)make ([a-z-]+)', README, re.MULTILINE))
     assert named and named <= targets
-    commands = set(re.findall(r'(?:`|^)dposer ([a-z]+)', README, re.MULTILINE))
+    commands = set(re.findall(r'(?:`|^)dposer ([a-z-]+)', README, re.MULTILINE))
     assert commands and commands <= set(COMMANDS)
 
 
