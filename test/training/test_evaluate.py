@@ -56,7 +56,7 @@ def test_body_card_carries_the_acknowledgement_of_cmu() -> None:
 
 
 def test_composition_names_the_shipped_parts() -> None:
-    content = json.loads((WEIGHTS_DIR / 'wholebody.json').read_text())
+    content = json.loads((WEIGHTS_DIR / 'base.json').read_text())
     for part, entry in content['parts'].items():
         assert entry['sha256'] == load_checkpoint(WEIGHTS_DIR / f'{part}.safetensors').sha256
 
