@@ -21,7 +21,7 @@ from dposer_core.body_model import Body, load_body
 from dposer_core.errors import ConfigError, DPoserError
 from dposer_core.evidence import RIGHT_HAND_POINTS
 from dposer_core.prior import sampling
-from dposer_core.prior.architecture import BODY_DIM, NUM_LABELS
+from dposer_core.prior.architecture import BODY_DIM, HAND_DIM, NUM_LABELS, WholeBodyLayout
 from dposer_core.prior.checkpoint import PARTS, WEIGHTS_DIR
 from dposer_core.prior.prior import DiffusionPrior
 from dposer_core.prior.runtime import LivePrior, load_prior
@@ -225,7 +225,11 @@ def prior_samples(
             x = sampling.ddim(prior, shape, draw, steps)
         chunks.append(x.numpy() * live.std + live.mean)
         progress(f'{start + shape[0]} of {count} drawn')
-    return np.concatenate(chunks)
+    rows = np.concatenate(chunks)
+    layout = WholeBodyLayout(live.num_expression)
+    if live.dim == layout.dim:  # such a prior keeps left hands as right ones
+        rows[:, layout.left_hand] *= np.tile(skeleton.MIRROR_SIGN, HAND_DIM // 3)
+    return rows
 
 
 def baseline_draw(name: str, part: str, seed: int) -> Callable[[int], np.ndarray]:
