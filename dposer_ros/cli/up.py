@@ -38,7 +38,6 @@ def up(
         _print_arguments()
         return
     values = launch_arguments.parse(arguments or [])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     domain_id()
     require_messages()
     _refuse_second_node(launch_arguments.full_namespace(values))
@@ -47,7 +46,9 @@ def up(
 
 
 def _supervise(command: list[str], respawn: bool) -> int:
-    """Run the node until it ends or Ctrl-C; its exit status, 0 for Ctrl-C."""
+    """Run the node until it ends, Ctrl-C or SIGTERM; its exit status, 0 for these two."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores SIGINT
+        signal.signal(number, signal.default_int_handler)
     child = None
     try:
         while True:

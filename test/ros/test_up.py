@@ -18,10 +18,11 @@ signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
 pathlib.Path(sys.argv[1]).write_text(str(__import__('os').getpid()))
 time.sleep(60)
 """
+# As a shell starts a background job.
 SUPERVISE = """
 import signal, sys
 from dposer_ros.cli import up
-signal.signal(signal.SIGTERM, signal.default_int_handler)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 sys.exit(up._supervise([sys.executable, '-c', *sys.argv[1:]], respawn=False))
 """
 
