@@ -7,6 +7,7 @@ import functools
 import statistics
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -209,7 +210,7 @@ def _announcer(node: 'WholeBodyNode') -> Callable[[str], None]:
     return announce
 
 
-class _Action:
+class _Action(ABC):
     """An action with one goal at a time, driven by a timer: no callback of it ever waits.
 
     rclpy would run an `async` execution by asking over and over whether it can go on, at the
@@ -282,17 +283,17 @@ class _Action:
     def _no_result(self, handle: ServerGoalHandle) -> Any:
         raise AssertionError('goals are executed by _finish')
 
+    @abstractmethod
     def check(self, goal: Any) -> None:
         """Raise DPoserError for a goal that cannot be followed now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begin(self, goal: Any) -> None:
         """The goal was accepted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tick(self) -> None:
         """Give feedback, or finish."""
-        raise NotImplementedError
 
 
 class _Calibration(_Action):

@@ -9,7 +9,6 @@ a generator seeded by (seed, n).
 import argparse
 import dataclasses
 import json
-import sys
 import textwrap
 import time
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from rich.progress import (
 
 from dposer_core.baselines import build
 from dposer_core.baselines.store import BaselineFile, as_stored, save_file, shipped_path
-from dposer_core.errors import ConfigError, DPoserError
+from dposer_core.errors import ConfigError
 from training.baseline_data import PairConfig, PoseData
 from training.baseline_recipes import (
     TERMS,
@@ -45,6 +44,7 @@ from training.baseline_recipes import (
 from training.pack import PACKED
 from training.result import source_commit
 from training.run_folder import RunFolder, TrainingError
+from training.script import run_script
 from training.settings import read_settings
 
 _SEED_STEP = 1_000_003  # keeps the generators of different seeds apart
@@ -222,11 +222,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, help='folder; default: data/runs/baselines/<name>')
     parser.add_argument('--ship', action='store_true', help='write to dposer_core/weights, too')
     arguments = parser.parse_args()
-    try:
-        print(json.dumps(run(arguments.config, arguments.data, arguments.out, arguments.ship)))
-    except DPoserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(2)
+    print(json.dumps(run(arguments.config, arguments.data, arguments.out, arguments.ship)))
 
 
 def run(path: Path, data: Path = PACKED, out: Path | None = None, ship: bool = False) -> dict:
@@ -272,4 +268,4 @@ def _without_texts(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

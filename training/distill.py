@@ -41,6 +41,7 @@ from training.evaluate import joint_error_mm, open_body_offsets
 from training.pack import PACKED
 from training.result import source_commit
 from training.run_folder import RunFolder
+from training.script import run_script
 from training.settings import from_values, read_settings
 from training.validation import heldout_rows, without_heldout
 
@@ -426,4 +427,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -26,6 +26,7 @@ from dposer_core.prior.sde import SubVP
 from training.augment import AugmentConfig, Augmenter
 from training.data.archives import HELD_OUT
 from training.pack import PACKED
+from training.script import run_script
 
 TIMES = (0.05, 0.1, 0.15, 0.2, 0.3)
 
@@ -87,6 +88,32 @@ Gaussian = tuple[np.ndarray, np.ndarray]
 """Mean (D,) and covariance (D, D) of normalised vectors."""
 
 
+def one_step_estimates(
+    checkpoint: PriorCheckpoint,
+    gaussians: Mapping[str, Gaussian],
+    x_0: np.ndarray,
+    t: float,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """What each method makes of x_0 noised to t; method -> (N, D) normalised.
+
+    Args:
+        checkpoint: the prior.
+        gaussians: name -> statistics of what the network was trained on, normalised.
+        x_0: (N, D) normalised truth.
+        t: diffusion time.
+        seed: of the noise, the same for every method.
+    """
+    noise = np.random.default_rng(seed).normal(size=x_0.shape)
+    x_t = SubVP().add_noise(x_0, t, noise)
+    return {
+        'identity': x_t / SubVP().alpha(t),
+        'mean': np.zeros_like(x_t),
+        **{name: denoise_gaussian(*moments, x_t, t) for name, moments in gaussians.items()},
+        'network': denoise_network(checkpoint, x_t, t),
+    }
+
+
 def evaluate(
     checkpoint: PriorCheckpoint,
     gaussians: Mapping[str, Gaussian],
@@ -111,14 +138,7 @@ def evaluate(
     for name, raw in tests.items():
         x_0 = normalizer.normalize(raw.astype(np.float64))
         for t in TIMES:
-            noise = np.random.default_rng(seed).normal(size=x_0.shape)
-            x_t = SubVP().add_noise(x_0, t, noise)
-            estimates = {
-                'identity': x_t / SubVP().alpha(t),
-                'mean': np.zeros_like(x_t),
-                **{g: denoise_gaussian(*moments, x_t, t) for g, moments in gaussians.items()},
-                'network': denoise_network(checkpoint, x_t, t),
-            }
+            estimates = one_step_estimates(checkpoint, gaussians, x_0, t, seed)
             row: dict = {'test': name, 't': t}
             for method, estimate in estimates.items():
                 back = normalizer.denormalize(estimate.astype(np.float64))
@@ -214,4 +234,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

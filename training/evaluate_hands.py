@@ -26,11 +26,11 @@ from dposer_core import rotations, skeleton
 from dposer_core.body_model import VERTEX_IDS, Body, load_body
 from dposer_core.errors import MediaError
 from dposer_core.prior.checkpoint import PriorCheckpoint, load_checkpoint
-from dposer_core.prior.sde import SubVP
 from training.data.archives import archive_folder
-from training.evaluate import Gaussian, denoise_gaussian, denoise_network, training_gaussians
+from training.evaluate import Gaussian, one_step_estimates, training_gaussians
 from training.hands import FINGERS, HandGeneratorConfig, generate_hands, load_anchors
 from training.pack import PACKED
+from training.script import run_script
 
 TIMES = (0.05, 0.1, 0.15, 0.2, 0.3)
 _TEST = 'test_hand_'
@@ -84,14 +84,7 @@ def evaluate(
     for name, raw in tests.items():
         x_0 = normalizer.normalize(raw.astype(np.float64))
         for t in TIMES:
-            noise = np.random.default_rng(_SEED).normal(size=x_0.shape)
-            x_t = SubVP().add_noise(x_0, t, noise)
-            estimates = {
-                'identity': x_t / SubVP().alpha(t),
-                'mean': np.zeros_like(x_t),
-                **{g: denoise_gaussian(*moments, x_t, t) for g, moments in gaussians.items()},
-                'network': denoise_network(checkpoint, x_t, t),
-            }
+            estimates = one_step_estimates(checkpoint, gaussians, x_0, t, _SEED)
             row: dict = {'test': name, 't': t}
             for method, x in estimates.items():
                 back = normalizer.denormalize(x.astype(np.float64))
@@ -185,4 +178,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

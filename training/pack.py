@@ -29,6 +29,7 @@ from training.data.motion import SmplxMotion
 from training.faces import FaceGeneratorConfig, generate_faces
 from training.hands import HandGeneratorConfig, generate_hands, load_anchors
 from training.retarget import FPS, Corrections, retarget
+from training.script import run_script
 
 PACKED = DEFAULT_ROOT / 'packed.npz'
 # Largest rotation angle (degrees) of a joint; beyond it the capture failed. Default 165.
@@ -190,4 +191,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -27,6 +27,7 @@ from training import cards
 from training.distill import compare, cost
 from training.evaluate import TIMES, measure
 from training.pack import PACKED
+from training.script import run_script
 
 RESULTS = Path(__file__).parent / 'benchmarks' / 'results'
 HARMLESS_RMS = 1e-3  # standard deviations; one denoising step leaves a hundred times as much
@@ -155,4 +156,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

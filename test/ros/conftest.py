@@ -9,3 +9,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
 pytest.importorskip('rclpy')
+
+
+@pytest.fixture(scope='session')
+def standing():
+    """(133, 3) points of a person at rest, 3 m in front of the camera."""
+    from dposer_core.body_model import load_body
+    from dposer_core.errors import ModelFileError
+
+    try:
+        tables = load_body('').tables
+    except ModelFileError as error:
+        pytest.skip(str(error))
+    points = (tables.point_weights[..., None] * tables.point_template).sum(axis=1)
+    return points * (1.0, -1.0, -1.0) + (0.0, 0.0, 3.0)

@@ -18,9 +18,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 
-from dposer_core.body_model import load_body
 from dposer_core.camera import PinholeCamera
-from dposer_core.errors import ModelFileError
 from dposer_core.state import Status
 from dposer_ros.faults import Injector
 from dposer_ros.live_model import load_live_model
@@ -286,17 +284,6 @@ def test_live_parameters_ten_times_a_second_cost_no_frame():
 
 
 # --- load ---
-
-
-@pytest.fixture(scope='module')
-def standing():
-    """(133, 3) points of a person at rest, 3 m in front of the camera."""
-    try:
-        tables = load_body('').tables
-    except ModelFileError as error:
-        pytest.skip(str(error))
-    points = (tables.point_weights[..., None] * tables.point_template).sum(axis=1)
-    return points * (1.0, -1.0, -1.0) + (0.0, 0.0, 3.0)
 
 
 def swaying(standing: np.ndarray, seconds: float):

@@ -7,26 +7,13 @@ import pytest
 from node_probe import active_node, person, wait_for
 from urdf_chain import urdf_positions
 
-from dposer_core.body_model import load_body
 from dposer_core.camera import PinholeCamera
-from dposer_core.errors import ModelFileError
 from dposer_core.state import Status
 from dposer_ros.live_model import load_live_model
 
 pytestmark = pytest.mark.ros
 
 CAMERA = PinholeCamera(800.0, 800.0, 480.0, 270.0, 960, 540)  # that of node_probe.camera_info
-
-
-@pytest.fixture(scope='module')
-def standing():
-    """(133, 3) points of a person at rest, 3 m in front of the camera."""
-    try:
-        tables = load_body('').tables
-    except ModelFileError as error:
-        pytest.skip(str(error))
-    points = (tables.point_weights[..., None] * tables.point_template).sum(axis=1)
-    return points * (1.0, -1.0, -1.0) + (0.0, 0.0, 3.0)
 
 
 def seen(points):

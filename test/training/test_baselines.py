@@ -19,6 +19,7 @@ from test.packed_bodies import packed_bodies
 from training import baseline_data, baselines
 from training.baseline_data import PairConfig, PoseData, distances, pose_distance
 from training.baseline_recipes import BodyPoints, geodesic_angle, normal_divergence
+from training.script import run_script
 
 PARITY = Path(os.environ.get('DPOSER_PARITY', Path(__file__).parents[3] / 'shared' / 'parity'))
 CONFIGS = sorted(Path(baselines.__file__).with_name('configs').glob('baselines/*.yaml'))
@@ -223,7 +224,7 @@ def test_command_ends_in_one_line_on_a_missing_file(tmp_path, monkeypatch, capsy
     config = write_config(tmp_path / 'run.yaml', 'gmm', 'hand')
     monkeypatch.setattr('sys.argv', ['x', str(config), '--data', str(tmp_path / 'none.npz')])
     with pytest.raises(SystemExit) as stop:
-        baselines.main()
+        run_script(baselines.main)
     assert stop.value.code == 2
     captured = capsys.readouterr()
     assert captured.err.startswith('error: ') and captured.err.count('\n') == 1

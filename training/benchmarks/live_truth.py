@@ -30,6 +30,7 @@ from dposer_core.metrics import acceleration, mpjpe, pa_mpjpe
 from dposer_core.offline import OfflineFitter
 from dposer_core.prior.runtime import load_prior
 from training.benchmarks.truth import SCENARIOS, Scenario, TruthClip, truth_clips
+from training.script import run_script
 
 TUNING_CLIPS = 6
 _NUM_BODY = skeleton.JAW_JOINT  # pelvis and the 21 body joints come first
@@ -167,4 +168,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)
