@@ -13,7 +13,7 @@ import pytest
 from dposer_ros.msg import SmplxState
 from node_probe import active_node, node_and_probe, person, wait_for
 from null_fitter import broken_model, null_model
-from test_faults import Stream, stamp_ns, standing, swaying  # noqa: F401
+from test_faults import Stream, stamp_ns, swaying
 
 from dposer_core.config import Config
 from dposer_ros.isolation import load_isolated
@@ -112,7 +112,7 @@ def test_worker_ends_when_its_node_is_killed():
 
 
 @pytest.mark.slow
-def test_real_worker_that_is_killed_is_back_within_five_seconds(standing):  # noqa: F811
+def test_real_worker_that_is_killed_is_back_within_five_seconds(standing):
     overrides = dict(worker__isolation='process', occlusion__lost_timeout=20.0)
     with active_node(load_live_model, **overrides) as (node, probe):
         found = after_signal(node, probe, signal.SIGKILL, 20.0, [swaying(standing, 0.0)])
