@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -393,6 +394,9 @@ class WholeBodyNode(LifecycleNode):
             'camera_info',
             self._on_camera_info,
             copy.copy(CAMERA_QOS),  # rclpy writes overrides into it
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=refuses_qos(self.refusals.add, '/camera_info', is_input=True)
+            ),
             qos_overriding_options=QOS_OVERRIDES,
         )
         self._source = KeypointSource(

@@ -39,9 +39,18 @@ def doctor(
         PriorConfig().checkpoint, help='Prior to check: a shipped name or a file.'
     ),
     json_file: Path = typer.Option(None, '--json', help='Write the rows to this file, too.'),
+    live: bool = typer.Option(False, '--live', help='Look at the running node as well.'),
+    namespace: str = typer.Option('', help='Of the running node.'),
+    seconds: float = typer.Option(3.0, min=1.0, max=60.0, help='To listen to the running node.'),
 ) -> None:
     """Check this machine and say how to cure what is missing; exit status 1 if something is."""
     rows = diagnose(model_path, prior)
+    if live:
+        domain_id()
+        require_messages()
+        from dposer_ros.cli.doctor_live import diagnose_live
+
+        rows += diagnose_live(namespace, seconds)
     _print(rows)
     healthy = all(row.status != 'fail' for row in rows)
     if json_file is not None:
