@@ -28,9 +28,12 @@ _MIN_INLIER = 0.1  # IRLS weight below which a point is not evidence (1.5 robust
 
 
 def point_sigma(observation: Observation, config: FitConfig, height_px: float) -> np.ndarray:
-    """(133,) standard deviation of the points, px (2D; from the person's height in px) or m."""
+    """(133,) standard deviation of the points, px (2D; from the person's height in px) or m.
+
+    1 for points with a covariance: `whitening` brings them to this unit.
+    """
     if observation.sigma is not None:
-        return observation.sigma
+        return observation.sigma if observation.sigma.ndim == 1 else np.ones(NUM_POINTS)
     scale = config.sigma_m if observation.dim == 3 else config.sigma_px_relative * height_px
     return POINT_SIGMA * scale
 
@@ -38,12 +41,26 @@ def point_sigma(observation: Observation, config: FitConfig, height_px: float) -
 def precision(
     observation: Observation, config: FitConfig, threshold: float, height_px: float
 ) -> np.ndarray:
-    """(133,) confidence^2 / sigma^2, px^-2 or m^-2; 0 for absent points.
+    """(133,) confidence^2 / sigma^2, px^-2, m^-2 or, after `whitening`, 1; 0 for absent points.
 
     Confidence enters squared, as in the paper's data terms (PROTOCOLS 3.3).
     """
     confidence = np.where(observation.confidence >= threshold, observation.confidence, 0.0)
     return np.square(confidence / point_sigma(observation, config, height_px))
+
+
+def whitening(observation: Observation) -> np.ndarray | None:
+    """(133, dim, dim) that brings residuals to sigma 1; None where `precision` says it all."""
+    if observation.sigma is None or observation.sigma.ndim == 1:
+        return None
+    return np.linalg.inv(observation.sigma)
+
+
+def spread(observation: Observation) -> np.ndarray:
+    """(133,) relative standard deviation of the points, for a first guess."""
+    if observation.sigma is None or observation.sigma.ndim == 1:
+        return POINT_SIGMA
+    return np.linalg.norm(observation.sigma, axis=(1, 2))  # root of the trace of the covariance
 
 
 def _own_points() -> dict[int, list[int]]:
@@ -94,16 +111,16 @@ def _incidence(points_of: dict[int, list[int]]) -> np.ndarray:
 _OWN_MATRIX, _BELOW_MATRIX = _incidence(OWN_POINTS), _incidence(_below_points())
 
 
-def joint_sources(point_precision: np.ndarray, inlier: np.ndarray) -> np.ndarray:
+def joint_sources(present: np.ndarray, inlier: np.ndarray) -> np.ndarray:
     """(55,) `Source` of every joint.
 
     Observed: a point on it is seen; partial: only what hangs below it; completed: neither.
 
     Args:
-        point_precision: (133,) 0 for absent points.
+        present: (133,) whether a point is seen.
         inlier: (133,) IRLS weights in [0, 1].
     """
-    seen = ((point_precision > 0.0) & (inlier > _MIN_INLIER)).astype(np.float32)
+    seen = (present & (inlier > _MIN_INLIER)).astype(np.float32)
     sources = np.full(skeleton.NUM_JOINTS, Source.COMPLETED, dtype=np.uint8)
     sources[_BELOW_MATRIX @ seen > 0.0] = Source.PARTIAL
     sources[_OWN_MATRIX @ seen > 0.0] = Source.OBSERVED
@@ -117,9 +134,8 @@ def observed_fraction(sources: np.ndarray) -> float:
     return float((sources[joints] <= Source.PARTIAL).mean())
 
 
-def hands_seen(point_precision: np.ndarray) -> tuple[bool, bool]:
+def hands_seen(present: np.ndarray) -> tuple[bool, bool]:
     """Whether the left and right hand have direct evidence: three finger points or more."""
     return tuple(
-        bool((point_precision[points][1:] > 0.0).sum() >= 3)
-        for points in (LEFT_HAND_POINTS, RIGHT_HAND_POINTS)
+        bool(present[points][1:].sum() >= 3) for points in (LEFT_HAND_POINTS, RIGHT_HAND_POINTS)
     )

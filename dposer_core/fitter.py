@@ -25,7 +25,7 @@ from dposer_core.kinematics import (
     Kinematics,
     Posed,
 )
-from dposer_core.observation import Observation
+from dposer_core.observation import NUM_POINTS, Observation
 from dposer_core.state import BodyState, FitResult, FitStats, Quality, Source, Status
 from dposer_core.window import Frame, Pose, Smoothness, SolveError, StiffError, Window
 
@@ -83,12 +83,12 @@ class _Evidence:
     """An observation as the solver needs it, kept with its frame."""
 
     observation: Observation
-    present: np.ndarray  # (133,) bool
+    whitening: tuple[np.ndarray | None, ...]  # of each of its parts
+    present: np.ndarray  # (133,) bool, in any of them
     camera: np.ndarray  # (4,)
     keep: np.ndarray  # (D,) factor of the prior's target: 1, and less where nothing is seen
-    precision: np.ndarray | None = None
     inlier: np.ndarray | None = None
-    error: np.ndarray | None = None
+    rms: float = float('nan')  # px (2D) or m, of the points of the first part
     cost_data: float = 0.0
     cost_prior: float = 0.0
 
@@ -314,14 +314,20 @@ class PoseFitter:
     def _add_data(self, frame: Frame, widening: float) -> None:
         seen: _Evidence = frame.payload
         posed = self._pose(frame.at)
-        seen.precision = evidence.precision(
-            seen.observation, self.config.fit, self.config.input.confidence_threshold,
-            self._height_px(seen, frame.at),
-        )  # fmt: skip
-        seen.cost_data, seen.inlier, _, seen.error = self.kinematics.normal_equations(
-            posed, seen.observation.points, seen.precision,
-            widening * self.config.fit.robust_scale, seen.camera, frame.hessian, frame.gradient,
-        )  # fmt: skip
+        seen.cost_data, seen.inlier = 0.0, np.zeros(NUM_POINTS)
+        for part, whitening in zip(seen.observation.parts, seen.whitening, strict=True):
+            precision = evidence.precision(
+                part, self.config.fit, self.config.input.confidence_threshold,
+                self._height_px(seen, frame.at),
+            )  # fmt: skip
+            cost, inlier, _, error = self.kinematics.normal_equations(
+                posed, part.points, precision, widening * self.config.fit.robust_scale,
+                seen.camera, frame.hessian, frame.gradient, whitening,
+            )  # fmt: skip
+            seen.cost_data += cost
+            np.maximum(seen.inlier, inlier, out=seen.inlier)
+            if part is seen.observation:
+                seen.rms = _rms(error[precision > 0.0])
 
     def _add_prior(self, frame: Frame, rotvecs: np.ndarray, target: np.ndarray) -> None:
         joints = rotvecs.size
@@ -367,7 +373,9 @@ class PoseFitter:
     def _cold_start(self, stamp_ns: int, seen: _Evidence, spent) -> int:
         """Several placements side by side, the cheapest wins and is refined."""
         weight = np.where(
-            seen.present, np.square(seen.observation.confidence / evidence.POINT_SIGMA), 0.0
+            seen.present,
+            np.square(seen.observation.confidence / evidence.spread(seen.observation)),
+            0.0,
         )
         guesses = initial_poses(
             self.kinematics, seen.observation, weight, self._mean_rotations, _NUM_CANDIDATES
@@ -415,7 +423,7 @@ class PoseFitter:
         return Window(self.config.fit.window, self._smoothness(self.config), dtype)
 
     def _is_unexplained(self, seen: _Evidence) -> bool:
-        weights = seen.inlier[seen.precision > 0.0]
+        weights = seen.inlier[seen.present]
         bad = bool(weights.size) and float(weights.mean()) < _LOST_INLIERS
         self._bad_frames = self._bad_frames + 1 if bad else 0
         return self._bad_frames >= _LOST_FRAMES
@@ -424,7 +432,7 @@ class PoseFitter:
         """A cold start beside a track that no longer explains what is seen; the cheaper stays."""
         kept, cost = self._window, self._cost_of_newest(seen)
         started, frozen = self._started_ns, self._frozen
-        fresh = _Evidence(seen.observation, seen.present, seen.camera, seen.keep)
+        fresh = _Evidence(seen.observation, seen.whitening, seen.present, seen.camera, seen.keep)
         iterations = self._cold_start(stamp_ns, fresh, spent)
         if self._cost_of_newest(fresh) < _RESTART_GAIN * cost:
             return iterations
@@ -462,7 +470,7 @@ class PoseFitter:
         start = self._count('covariance', start)
         posed = self._pose(pose)
         velocities = self._velocities(pose, posed)
-        sources = evidence.joint_sources(seen.precision, seen.inlier)
+        sources = evidence.joint_sources(seen.present, seen.inlier)
         state = self._state(
             stamp_ns, pose, posed, velocities, self._rotation_sigma(covariance),
             self.kinematics.joint_sigma(posed, covariance),
@@ -470,11 +478,9 @@ class PoseFitter:
         )  # fmt: skip
         self._count('report', start)
         self._stages['predict'] = fitted - clock - sum(self._stages[s] for s in _FIT_STAGES)
-        for hand, visible in enumerate(evidence.hands_seen(seen.precision)):
+        for hand, visible in enumerate(evidence.hands_seen(seen.present)):
             if visible or self._hand_seen_ns[hand] == 0:
                 self._hand_seen_ns[hand] = stamp_ns
-        error = seen.error[seen.precision > 0.0]
-        rms = float(np.sqrt(np.mean(error**2))) if error.size else float('nan')
         is_2d = seen.observation.dim == 2
         fraction = evidence.observed_fraction(sources)
         self._last_pose = pose
@@ -496,8 +502,8 @@ class PoseFitter:
                 stage_seconds=self._stages,
                 loss_data=seen.cost_data,
                 loss_prior=seen.cost_prior,
-                reprojection_rms_px=rms if is_2d else float('nan'),
-                residual_rms_m=float('nan') if is_2d else rms,
+                reprojection_rms_px=seen.rms if is_2d else float('nan'),
+                residual_rms_m=float('nan') if is_2d else seen.rms,
                 warm_started=warm,
                 converged=converged,
             ),
@@ -563,12 +569,14 @@ class PoseFitter:
         if observation.dim == 2:
             c = observation.camera
             camera[:] = c.fx, c.fy, c.cx, c.cy
-        present = observation.confidence >= max(self.config.input.confidence_threshold, 1e-6)
-        sources = evidence.joint_sources(present.astype(float), np.ones(len(present)))
+        parts, threshold = observation.parts, max(self.config.input.confidence_threshold, 1e-6)
+        present = np.any([part.confidence >= threshold for part in parts], axis=0)
+        sources = evidence.joint_sources(present, np.ones(len(present)))
         hidden = np.repeat(sources[skeleton.PRIOR_JOINTS] == Source.COMPLETED, 3)
         keep = np.ones(len(self._mean))
         keep[: len(hidden)][hidden] = _HIDDEN_KEEP
-        return _Evidence(observation, present, camera, keep)
+        whitening = tuple(evidence.whitening(part) for part in parts)
+        return _Evidence(observation, whitening, present, camera, keep)
 
     def _pose(self, pose: Pose) -> Posed:
         local = np.empty((skeleton.NUM_JOINTS, 3, 3))
@@ -653,6 +661,10 @@ def _limited(delta: np.ndarray) -> np.ndarray:
     distance = float(np.linalg.norm(delta[PELVIS]))
     delta[PELVIS] *= min(1.0, _MAX_PELVIS_STEP / max(distance, 1e-12))
     return delta
+
+
+def _rms(errors: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(errors**2))) if errors.size else float('nan')
 
 
 def _step_size(delta: np.ndarray) -> float:

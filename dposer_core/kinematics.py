@@ -32,6 +32,7 @@ BETAS = slice(ROTATIONS.stop, ROTATIONS.stop + skeleton.NUM_BETAS)
 COEFFICIENTS_START = ROTATIONS.stop
 
 _SMALL = 1e-8
+_NO_WHITENING = np.empty((0, 0, 0))
 _GROUPS = np.array([0, 23, 91, 112, NUM_POINTS])  # body and feet, face, left hand, right hand
 
 
@@ -253,8 +254,11 @@ def _point_rows(
 
 
 @njit(cache=True)
-def _whiten(dim, point, target, precision, robust_scale, camera, rows, num_columns, out, residual):
-    """Weighted Jacobian rows and residual of one point into `out` and `residual`.
+def _whiten(
+    dim, point, target, precision, whitening, n, robust_scale, camera, rows, num_columns, out,
+    residual,
+):  # fmt: skip
+    """Weighted Jacobian rows and residual of point n into `out` and `residual`.
 
     Returns:
         IRLS weight, error, robust cost; weight -1 for a point behind the camera, which has no say.
@@ -279,6 +283,18 @@ def _whiten(dim, point, target, precision, robust_scale, camera, rows, num_colum
     squared = 0.0
     for i in range(dim):
         squared += residual[i] * residual[i]
+    distance = np.sqrt(squared)
+    if whitening.shape[0] > 0:
+        squared = 0.0
+        for i in range(dim - 1, -1, -1):  # lower triangular: in place from the last row up
+            residual[i] *= whitening[n, i, i]
+            for c in range(num_columns):
+                out[i, c] *= whitening[n, i, i]
+            for j in range(i):
+                residual[i] += whitening[n, i, j] * residual[j]
+                for c in range(num_columns):
+                    out[i, c] += whitening[n, i, j] * out[j, c]
+            squared += residual[i] * residual[i]
     whitened = squared * precision
     shrink = 1.0 / (1.0 + whitened / (robust_scale * robust_scale))
     scale = np.sqrt(precision) * shrink  # root of the IRLS weight of Geman-McClure
@@ -286,14 +302,15 @@ def _whiten(dim, point, target, precision, robust_scale, camera, rows, num_colum
         residual[i] *= scale
         for c in range(num_columns):
             out[i, c] *= scale
-    return shrink * shrink, np.sqrt(squared), 0.5 * whitened * shrink
+    return shrink * shrink, distance, 0.5 * whitened * shrink
 
 
 @njit(cache=True)
 def _accumulate(
-    target, precision, robust_scale, camera, world, position, position_dirs, bones, weights,
-    offsets, offset_dirs, chain, chain_column, chain_length, below, groups, group_columns,
-    group_coefficients, columns, jacobian, product, hessian, gradient, inlier, points, error,
+    target, precision, whitening, robust_scale, camera, world, position, position_dirs, bones,
+    weights, offsets, offset_dirs, chain, chain_column, chain_length, below, groups,
+    group_columns, group_coefficients, columns, jacobian, product, hessian, gradient, inlier,
+    points, error,
 ):  # fmt: skip
     """Add J^T W J and J^T W r of all present points; returns the robust cost.
 
@@ -319,8 +336,8 @@ def _accumulate(
                 chain_column, chain_length, below, slots, rows, m, group_coefficients[g],
             )  # fmt: skip
             weight, distance, loss = _whiten(
-                dim, points[n], target[n], precision[n], robust_scale, camera, rows, m,
-                tall[count : count + dim], residual[count : count + dim],
+                dim, points[n], target[n], precision[n], whitening, n, robust_scale, camera, rows,
+                m, tall[count : count + dim], residual[count : count + dim],
             )  # fmt: skip
             if weight < 0.0:
                 continue
@@ -552,6 +569,7 @@ class Kinematics:
         camera: np.ndarray,
         hessian: np.ndarray,
         gradient: np.ndarray,
+        whitening: np.ndarray | None = None,
     ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
         """Add the data term of one frame (Gauss-Newton, IRLS weights of Geman-McClure).
 
@@ -563,6 +581,8 @@ class Kinematics:
             camera: (4,) fx, fy, cx, cy in px; unused in 3D.
             hessian: (num_dof, num_dof), lower triangle added to.
             gradient: (num_dof,), added to.
+            whitening: (133, dim, dim) lower triangular, applied to the residual before
+                `precision`; None: the identity.
 
         Returns:
             cost, inlier weight (133,) in [0, 1], landmarks (133, 3), error (133,) in px or m.
@@ -570,8 +590,10 @@ class Kinematics:
         inlier = np.empty(NUM_POINTS)
         points = np.empty((NUM_POINTS, 3))
         error = np.empty(NUM_POINTS)
+        if whitening is None:
+            whitening = _NO_WHITENING
         cost = _accumulate(
-            target, precision, robust_scale, camera, posed.rotations, posed.joints,
+            target, precision, whitening, robust_scale, camera, posed.rotations, posed.joints,
             posed.joint_dirs, self._bones, self._weights, posed.offsets, self._offset_dirs,
             self._chain, self._chain_column, self._chain_length, self._below, _GROUPS,
             self._num_columns, self._num_used_coefficients, self._columns, self._tall,

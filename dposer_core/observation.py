@@ -24,11 +24,20 @@ class Observation:
     camera: 'PinholeCamera | None' = None
     """Distortion-free pinhole camera; required for 2D, unused for 3D."""
     sigma: np.ndarray | None = None
-    """(133,) 1 sigma given by the detector, in the unit of the points; None: configured."""
+    """What the detector gives, in the unit of the points: (133,) 1 sigma, or (133, dim, dim) lower
+    Cholesky factor of the covariance; None: configured."""
     track_id: str = ''
     """Identity given by the detector; empty if it has none."""
+    beside: 'Observation | None' = None
+    """The same person seen by another detector at the same time, such as a 3D hand tracker; 3D
+    points in the optical frame of `camera`."""
 
     @property
     def dim(self) -> int:
         """2 (pixels) or 3 (metres)."""
         return self.points.shape[1]
+
+    @property
+    def parts(self) -> tuple['Observation', ...]:
+        """This one, and what is beside it."""
+        return (self,) if self.beside is None else (self, *self.beside.parts)

@@ -50,7 +50,13 @@ def in_3d(frames: list[Frame], results: Iterable[FitResult]) -> list[Frame]:
             continue
         points = landmarks[stamp] + _NOISE_3D * rng.standard_normal(landmarks[stamp].shape)
         found.append(
-            (stamp, [replace(o, points=points, camera=None, sigma=None) for o in people[:1]])
+            (
+                stamp,
+                [
+                    replace(o, points=points, camera=None, sigma=None, beside=None)
+                    for o in people[:1]
+                ],
+            )
         )
     return found
 

@@ -138,6 +138,31 @@ def test_normal_equations_equal_dense_algebra(body) -> None:
     np.testing.assert_allclose(gradient, expected, atol=1e-8 * np.abs(expected).max())
 
 
+def test_whitened_normal_equations_equal_dense_algebra(body) -> None:
+    """Points in 3D with a full covariance each: J^T C^-1 J and J^T C^-1 r."""
+    model, rng = Kinematics(body.tables), np.random.default_rng(5)
+    pose = _random_pose(rng, model.num_coefficients)
+    posed = model.pose(pose.pelvis, _local(pose), pose.coefficients)
+    residual = rng.normal(0, 0.02, (133, 3))
+    factor = np.tril(rng.normal(0, 0.01, (133, 3, 3))) + 0.03 * np.eye(3)
+    precision = np.where(rng.random(133) < 0.7, 0.8, 0.0)
+    hessian, gradient = np.zeros((model.num_dof, model.num_dof)), np.zeros(model.num_dof)
+    _, _, _, error = model.normal_equations(
+        posed, model.landmarks(posed) - residual, precision, 1e9, np.zeros(4), hessian, gradient,
+        np.linalg.inv(factor),
+    )  # fmt: skip
+    present = precision > 0
+    np.testing.assert_allclose(error[present], np.linalg.norm(residual, axis=1)[present])
+    weight = precision[:, None, None] * np.linalg.inv(factor @ factor.transpose(0, 2, 1))
+    jacobian = model.jacobian(posed)
+    expected = np.einsum('nia,nij,njb->ab', jacobian, weight, jacobian, optimize=True)
+    np.testing.assert_allclose(
+        hessian, np.tril(expected), rtol=1e-6, atol=1e-6 * np.abs(expected).max()
+    )
+    expected = np.einsum('nia,nij,nj->a', jacobian, weight, residual)
+    np.testing.assert_allclose(gradient, expected, atol=1e-8 * np.abs(expected).max())
+
+
 def test_point_behind_camera_has_no_say(body) -> None:
     """A body at the camera: points with no depth add nothing and nothing is infinite."""
     model = Kinematics(body.tables)
