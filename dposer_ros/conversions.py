@@ -21,6 +21,7 @@ from dposer_ros.msg import FitStats, HandState, KeypointFrame, PersonKeypoints, 
 from dposer_ros.refusals import Refused
 
 MAX_BAD_POINTS = 0.5  # share of unusable points above which a person is refused
+_MIN_VARIANCE_RATIO = 1e-6  # smallest to largest axis of a covariance
 MAX_CONFIDENCE = 2.0  # detectors exceed 1 a little; beyond this it is no confidence
 
 _PELVIS_CHILDREN = np.flatnonzero(skeleton.PARENTS == 0)
@@ -156,12 +157,11 @@ def _observation(
     try:
         points, confidence = keypoints.to_hub(points * to_pixels, confidence, msg.layout, names)
         if sigma is not None:
-            sigma = sigma * to_pixels.mean()
-            sigma = sigma[keypoints.get_layout(msg.layout, names).source]
+            sigma = _in_hub(sigma, to_pixels, keypoints.get_layout(msg.layout, names))
         if msg.mirrored:
             width = msg.image_width or (cameras.raw[0].width if cameras else 0)
             points, confidence = keypoints.mirror_hub(points, confidence, width)
-            sigma = None if sigma is None else sigma[keypoints.MIRROR]
+            sigma = None if sigma is None else _mirrored(sigma)
     except ObservationError as error:
         raise Refused('count', str(error)) from error
     camera = None
@@ -182,7 +182,7 @@ def _observation(
 def _usable_points(
     person: PersonKeypoints, dim: int
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Points (K, dim), NaN where unusable; confidence (K,) and sigma (K,), None if left out."""
+    """Points (K, dim), NaN where unusable; confidence (K,) and Observation.sigma, None if none."""
     flat = np.array(person.points, dtype=np.float64)
     if flat.size == 0 or flat.size % dim:
         raise Refused('count', f'{flat.size} coordinates: expected a positive multiple of {dim}')
@@ -197,9 +197,10 @@ def _usable_points(
         is_bad |= (confidence < 0.0) | (confidence > MAX_CONFIDENCE)
     sigma = None
     if len(person.covariance):
-        sigma = _sigma(person, len(points), dim)
-        is_bad |= ~(sigma > 0.0)  # also where it is not a number
-        sigma[is_bad] = 1.0
+        covariance = _covariance(person, len(points), dim)
+        is_bad |= ~_is_covariance(covariance)
+        covariance[is_bad] = np.eye(dim)
+        sigma = _sigma(covariance)
     if is_bad.mean() > MAX_BAD_POINTS:
         raise Refused(
             'not_finite',
@@ -210,8 +211,8 @@ def _usable_points(
     return points, confidence, sigma
 
 
-def _sigma(person: PersonKeypoints, num_points: int, dim: int) -> np.ndarray:
-    """(K,) isotropic standard deviation, in the unit of the points; NaN where it is infinite."""
+def _covariance(person: PersonKeypoints, num_points: int, dim: int) -> np.ndarray:
+    """(K, dim, dim) of the message's upper triangles, in the unit of the points squared."""
     size = dim * (dim + 1) // 2
     if len(person.covariance) != num_points * size:
         raise Refused(
@@ -219,11 +220,42 @@ def _sigma(person: PersonKeypoints, num_points: int, dim: int) -> np.ndarray:
             f'{len(person.covariance)} covariances for {num_points} points: {size} for each, '
             'or none at all',
         )
-    covariance = np.array(person.covariance, dtype=np.float64).reshape(-1, size)
+    flat = np.array(person.covariance, dtype=np.float64).reshape(-1, size)
     rows, columns = np.triu_indices(dim)
-    with np.errstate(invalid='ignore', over='ignore'):  # what is no variance is judged below
-        variance = covariance[:, rows == columns].mean(axis=1)
-    return np.sqrt(np.where((variance > 0.0) & np.isfinite(variance), variance, np.nan))
+    covariance = np.empty((num_points, dim, dim))
+    covariance[:, rows, columns] = covariance[:, columns, rows] = flat
+    return covariance
+
+
+def _is_covariance(covariance: np.ndarray) -> np.ndarray:
+    """(K,) bool: finite, positive definite, and not so flat that a float32 could not say it."""
+    is_finite = np.isfinite(covariance).all(axis=(1, 2))
+    variances = np.linalg.eigvalsh(np.where(is_finite[:, None, None], covariance, 0.0))
+    return is_finite & (variances[:, 0] > _MIN_VARIANCE_RATIO * variances[:, -1])
+
+
+def _sigma(covariance: np.ndarray) -> np.ndarray:
+    """Observation.sigma: (K,) where all are isotropic, which costs the fit nothing."""
+    variance = covariance[:, 0, 0]
+    isotropic = variance[:, None, None] * np.eye(covariance.shape[1])
+    if np.allclose(covariance, isotropic, rtol=1e-5, atol=0.0):
+        return np.sqrt(variance)
+    return np.linalg.cholesky(covariance)
+
+
+def _in_hub(sigma: np.ndarray, to_pixels: np.ndarray, layout: keypoints.Layout) -> np.ndarray:
+    """Observation.sigma of the hub's points, in pixels or metres."""
+    factor = to_pixels[:, None] if sigma.ndim == 3 else to_pixels.mean()
+    return (sigma * factor)[layout.source]
+
+
+def _mirrored(sigma: np.ndarray) -> np.ndarray:
+    """Observation.sigma of the picture, or the person, flipped left to right."""
+    sigma = sigma[keypoints.MIRROR]
+    if sigma.ndim == 1:
+        return sigma
+    flip = np.diag([-1.0, *[1.0] * (sigma.shape[1] - 1)])
+    return flip @ sigma @ flip  # lower triangular again, with a positive diagonal
 
 
 # --- out -----------------------------------------------------------------------------------------

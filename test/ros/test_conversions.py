@@ -89,6 +89,40 @@ def test_covariance_becomes_a_sigma_per_point():
     assert observation.confidence[3] == 0.0 and np.isfinite(observation.sigma).all()
 
 
+def test_a_full_covariance_reaches_the_fit_whole_and_is_mirrored_with_the_picture():
+    """Its Cholesky factor; a covariance that is none costs the point, not the person."""
+    rng = np.random.default_rng(2)
+    factor = np.tril(rng.uniform(0.5, 1.0, (133, 2, 2)))
+    covariance = factor @ factor.transpose(0, 2, 1)
+    someone = person()
+    upper = covariance[:, [0, 0, 1], [0, 1, 1]].astype(np.float32)
+    upper[3] = (1.0, 2.0, 1.0)  # indefinite
+    someone.covariance = upper.ravel().tolist()
+    msg = frame(someone)
+    (observation,), _ = observe(msg)
+    others = np.delete(np.arange(133), 3)
+    np.testing.assert_allclose(observation.sigma[others], factor[others], rtol=1e-4)
+    assert observation.confidence[3] == 0.0 and np.isfinite(observation.sigma).all()
+    msg.mirrored = True
+    (observation,), _ = observe(msg)
+    wrists = [keypoints.POINT_INDEX[f'{side}_wrist'] for side in ('left', 'right')]
+    seen = observation.sigma[wrists[0]] @ observation.sigma[wrists[0]].T
+    np.testing.assert_allclose(seen, covariance[wrists[1]] * [[1, -1], [-1, 1]], rtol=1e-4)
+
+
+def test_the_covariance_of_normalised_points_is_stretched_as_they_are():
+    someone = person()
+    pixels = np.array(someone.points)
+    someone.points = (pixels.reshape(-1, 2) / (960, 540)).astype(np.float32).ravel().tolist()
+    someone.covariance = np.tile(np.float32([1e-4, 0.0, 4e-4]), 133).tolist()
+    msg = frame(someone)
+    msg.unit = KeypointFrame.UNIT_NORMALIZED
+    (observation,), _ = observe(msg)
+    np.testing.assert_allclose(
+        observation.sigma, np.tile(np.diag([9.6, 10.8]), (133, 1, 1)), rtol=1e-5
+    )
+
+
 def test_normalised_keypoints_become_pixels():
     someone = person()
     pixels = np.array(someone.points)
