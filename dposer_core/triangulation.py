@@ -12,6 +12,10 @@ import numpy as np
 from dposer_core.camera import PinholeCamera, undistort
 from dposer_core.errors import MediaError
 
+_REFINEMENTS = 2  # Gauss-Newton steps after the linear first guess
+_RIDGE = 1e-6  # m^-2: parallel rays meet nowhere, and say so by a covariance of a kilometre
+_MIN_DEPTH = 0.05  # m
+
 
 @dataclass(frozen=True)
 class View:
@@ -24,13 +28,17 @@ class View:
     t_cam_world: np.ndarray  # (3,) metres
 
     @property
-    def projection(self) -> np.ndarray:
-        """(3, 4) world to undistorted pixels, homogeneous."""
-        return self.camera.matrix @ np.column_stack([self.R_cam_world, self.t_cam_world])
+    def position(self) -> np.ndarray:
+        """(3,) of the camera in the world, metres."""
+        return -self.R_cam_world.T @ self.t_cam_world
 
     def to_camera(self, points_world: np.ndarray) -> np.ndarray:
         """(..., 3) world to optical frame, metres."""
         return points_world @ self.R_cam_world.T + self.t_cam_world
+
+    def project(self, points_world: np.ndarray) -> np.ndarray:
+        """(..., 3) world to (..., 2) ideal pixels; NaN for points not in front."""
+        return self.camera.project(self.to_camera(points_world))
 
     def to_ideal(self, points_px: np.ndarray) -> np.ndarray:
         """(..., 2) raw pixels to those of the distortion-free camera."""
@@ -117,38 +125,13 @@ def _qualisys_view(element: ElementTree.Element) -> View:
     )
 
 
-def triangulate(
-    projections: np.ndarray, points_px: np.ndarray, confidence: np.ndarray
-) -> np.ndarray:
-    """Confidence-weighted direct linear transform of one point.
-
-    Args:
-        projections: (N, 3, 4) of undistorted cameras.
-        points_px: (N, 2) undistorted pixels.
-        confidence: (N,) weight of each camera.
-
-    Returns:
-        (3,) metres, world frame; NaN if the rays do not meet in a finite point.
-
-    Source: Hartley and Zisserman, Multiple View Geometry, 12.2.
-    """
-    rows = points_px[:, :, None] * projections[:, 2:3] - projections[:, :2]  # (N, 2, 4)
-    # Unit rows of the third projection line make the algebraic error one of pixels times depth,
-    # the same for all cameras.
-    scale = confidence / np.linalg.norm(projections[:, 2, :3], axis=1)
-    _, _, basis = np.linalg.svd((rows * scale[:, None, None]).reshape(-1, 4))
-    homogeneous = basis[-1]
-    if abs(homogeneous[3]) < 1e-9 * np.abs(homogeneous).max():
-        return np.full(3, np.nan)
-    return homogeneous[:3] / homogeneous[3]
-
-
 @dataclass(frozen=True)
 class Triangulated:
     """Points of one instant seen by several cameras."""
 
     points: np.ndarray  # (K, 3) metres, world frame; NaN where too few cameras agree
     confidence: np.ndarray  # (K,) mean confidence of the cameras used; 0 where NaN
+    covariance: np.ndarray  # (K, 3, 3) m^2, for points of that confidence; NaN where NaN
     error_px: np.ndarray  # (K,) mean reprojection error of the cameras used
     cameras: np.ndarray  # (K,) how many cameras were used
 
@@ -157,75 +140,140 @@ def triangulate_points(
     views: Sequence[View],
     points_px: np.ndarray,
     confidence: np.ndarray,
+    sigma_px: np.ndarray | float = 10.0,
     min_confidence: float = 0.5,
-    max_error_px: float = 15.0,
+    max_error: float = 1.5,
     min_cameras: int = 2,
 ) -> Triangulated:
     """Triangulate K points and leave out the cameras that contradict the others.
 
-    All cameras that see a point are tried first, then all subsets with one camera less, and so on;
-    the first size with a subset whose mean reprojection error is below the limit wins.
+    All cameras that see a point are tried first, then all subsets with one camera less, and so on
+    while they are more than half; the first size with a subset whose mean reprojection error is
+    below the limit wins.
 
     Args:
         views: N cameras.
         points_px: (N, K, 2) raw pixels.
         confidence: (N, K); below `min_confidence` a camera does not see the point.
+        sigma_px: (N, K) or what broadcasts to it, 1 sigma of a sure point.
         min_confidence: see above.
-        max_error_px: the limit.
+        max_error: the limit, in sigmas.
         min_cameras: smallest subset tried. Two cameras nearly always agree on some point, right or
             wrong: on the Pose2Sim rig, three instead of two bring the scatter of the upper arm's
             length from 120 to 10 mm and leave out 13 % of the limb points.
     """
-    projections = np.stack([view.projection for view in views])
     ideal = np.stack(
         [view.to_ideal(points) for view, points in zip(views, points_px, strict=True)]
     )
-    seen = (confidence >= min_confidence) & np.isfinite(ideal).all(axis=-1)
-    count = points_px.shape[1]
-    result = Triangulated(
-        np.full((count, 3), np.nan), np.zeros(count), np.full(count, np.nan), np.zeros(count, int)
-    )
-    for k in range(count):
-        cameras = np.flatnonzero(seen[:, k])
-        best = _agreeing_subset(
-            projections, ideal[:, k], confidence[:, k], cameras, max_error_px, min_cameras
-        )
-        if best is not None:
-            result.points[k], result.error_px[k], used = best
-            result.confidence[k] = confidence[used, k].mean()
-            result.cameras[k] = len(used)
-    return result
+    seen = (confidence >= min_confidence) & (confidence > 0.0) & np.isfinite(ideal).all(axis=-1)
+    sigma_px = np.broadcast_to(sigma_px, seen.shape)
+    count = seen.sum(axis=0)
+    found = Triangulated(
+        np.full((len(count), 3), np.nan), np.zeros(len(count)),
+        np.full((len(count), 3, 3), np.nan), np.full(len(count), np.nan),
+        np.zeros(len(count), int),
+    )  # fmt: skip
+    for size in range(len(views), min_cameras - 1, -1):
+        is_open = (found.cameras == 0) & (2 * size > count)
+        lowest = np.full(len(count), max_error)
+        for subset in itertools.combinations(range(len(views)), size):
+            used = list(subset)
+            k = np.flatnonzero(is_open & seen[used].all(axis=0))
+            if not k.size:
+                continue
+            rows = np.ix_(used, k)
+            points, covariance, error_px = intersect(
+                [views[i] for i in used], ideal[rows], confidence[rows] / sigma_px[rows]
+            )
+            error = (error_px / sigma_px[rows]).mean(axis=0)
+            is_better = error < lowest[k]
+            k = k[is_better]
+            lowest[k] = error[is_better]
+            found.points[k] = points[is_better]
+            found.confidence[k] = confidence[np.ix_(used, k)].mean(axis=0)
+            found.covariance[k] = covariance[is_better] * found.confidence[k, None, None] ** 2
+            found.error_px[k] = error_px[:, is_better].mean(axis=0)
+            found.cameras[k] = size
+    return found
 
 
-def _agreeing_subset(
-    projections: np.ndarray,
-    points_px: np.ndarray,
-    confidence: np.ndarray,
-    cameras: np.ndarray,
-    max_error_px: float,
-    min_cameras: int,
-) -> tuple[np.ndarray, float, np.ndarray] | None:
-    """(point, mean error in pixels, cameras used) of the largest agreeing subset."""
-    for size in range(len(cameras), min_cameras - 1, -1):
-        candidates = []
-        for subset in itertools.combinations(cameras, size):
-            used = np.array(subset)
-            point = triangulate(projections[used], points_px[used], confidence[used])
-            error = _reprojection_error(projections[used], points_px[used], point)
-            candidates.append((error, point, used))
-        error, point, used = min(candidates, key=lambda candidate: candidate[0])
-        if error < max_error_px:
-            return point, error, used
-    return None
+def intersect(
+    views: Sequence[View], points_px: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the rays of K points come nearest to each other, in pixels.
+
+    Args:
+        views: N cameras.
+        points_px: (N, K, 2) ideal pixels.
+        weight: (N, K) 1 / sigma of each, px^-1.
+
+    Returns:
+        (K, 3) points, (K, 3, 3) covariance and (N, K) reprojection errors in pixels; infinite
+        errors for a point behind a camera.
+
+    Source: Hartley and Zisserman, Multiple View Geometry, 12.2 (first guess) and 12.5.
+    """
+    rotations = np.stack([view.R_cam_world for view in views])
+    translations = np.stack([view.t_cam_world for view in views])
+    focal = np.array([(view.camera.fx, view.camera.fy) for view in views])
+    centre = np.array([(view.camera.cx, view.camera.cy) for view in views])
+    rays = (points_px - centre[:, None]) / focal[:, None]  # (N, K, 2)
+    scale = weight[..., None] * focal[:, None]  # (N, K, 2) of an angle, in sigmas
+    transforms = np.concatenate([rotations, translations[..., None]], axis=2)  # (N, 3, 4)
+    rows = scale[..., None] * (rays[..., None] * transforms[:, None, 2:] - transforms[:, None, :2])
+    _, basis = np.linalg.eigh(np.einsum('nkia,nkib->kab', rows, rows))
+    with np.errstate(all='ignore'):  # a point at infinity, or behind a camera, is judged below
+        points = basis[:, :3, 0] / basis[:, 3:, 0]
+        points = np.where(np.isfinite(points).all(axis=1, keepdims=True), points, 0.0)
+        for _ in range(_REFINEMENTS):
+            residual, jacobian, _ = _reprojected(points, rotations, translations, rays, scale)
+            information = np.einsum('nkia,nkib->kab', jacobian, jacobian) + _RIDGE * np.eye(3)
+            gradient = np.einsum('nkia,nki->ka', jacobian, residual)
+            points = points - np.linalg.solve(information, gradient[..., None])[..., 0]
+        residual, jacobian, depth = _reprojected(points, rotations, translations, rays, scale)
+        information = np.einsum('nkia,nkib->kab', jacobian, jacobian) + _RIDGE * np.eye(3)
+        errors = np.linalg.norm(residual / weight[..., None], axis=-1)
+    is_in_front = np.isfinite(errors).all(axis=0) & (depth > _MIN_DEPTH).all(axis=0)
+    return points, np.linalg.inv(information), np.where(is_in_front, errors, np.inf)
 
 
-def _reprojection_error(
-    projections: np.ndarray, points_px: np.ndarray, point: np.ndarray
-) -> float:
-    """Mean distance in pixels; infinite for a point behind a camera or without coordinates."""
-    homogeneous = projections @ np.append(point, 1.0)
-    if not (homogeneous[:, 2] > 0).all():
-        return float('inf')
-    return float(
-        np.linalg.norm(homogeneous[:, :2] / homogeneous[:, 2:] - points_px, axis=1).mean()
-    )
+def _reprojected(
+    points: np.ndarray,
+    rotations: np.ndarray,
+    translations: np.ndarray,
+    rays: np.ndarray,
+    scale: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Residuals (N, K, 2) in sigmas, Jacobians (N, K, 2, 3), depths (N, K)."""
+    seen = np.einsum('nij,kj->nki', rotations, points) + translations[:, None]
+    depth = np.maximum(seen[..., 2], _MIN_DEPTH)  # keeps what is behind a camera finite
+    flat = seen[..., :2] / depth[..., None]
+    jacobian = rotations[:, None, :2] - flat[..., None] * rotations[:, None, 2:]
+    jacobian = scale[..., None] * jacobian / depth[..., None, None]
+    return scale * (flat - rays), jacobian, seen[..., 2]
+
+
+def on_ray(
+    view: View, points_px: np.ndarray, depth: np.ndarray, sigma_px: np.ndarray, along: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points of one camera at a guessed depth, with a covariance that is long along their rays.
+
+    Args:
+        view: the camera.
+        points_px: (K, 2) ideal pixels.
+        depth: (K,) along the optical axis, metres.
+        sigma_px: (K,) across.
+        along: 1 sigma of the distance, metres.
+
+    Returns:
+        (K, 3) world frame, metres, and (K, 3, 3).
+    """
+    camera = view.camera
+    rays = (points_px - [camera.cx, camera.cy]) / [camera.fx, camera.fy]
+    seen = np.column_stack([rays, np.ones(len(rays))]) * depth[:, None]
+    distance = np.linalg.norm(seen, axis=1)
+    direction = (seen / distance[:, None]) @ view.R_cam_world  # rows: R^T v
+    across = np.square(sigma_px * distance / camera.fy)[:, None, None]
+    outer = direction[:, :, None] * direction[:, None, :]
+    covariance = across * np.eye(3) + np.maximum(along**2 - across, 0.0) * outer
+    return (seen - view.t_cam_world) @ view.R_cam_world, covariance

@@ -15,9 +15,10 @@ from dposer_ros.demo.clips import Clip, multiview_clips, multiview_rig
 from dposer_ros.demo.detector import HolisticDetector
 from dposer_ros.demo.lifetime import run_main
 
-MAX_ERROR_PX = 15.0
-"""Mean reprojection error of agreeing cameras; in 1080x1920 pixels, where detections of this rig
-scatter by about 10."""
+SIGMA_PX = 10.0
+"""Scatter of the detections of this rig, in 1080x1920 pixels."""
+MAX_ERROR = 1.5
+"""Mean reprojection error of agreeing cameras, in sigmas."""
 MIN_CAMERAS = 3
 
 
@@ -57,7 +58,8 @@ def triangulated_clip() -> dict[str, np.ndarray]:
             rig,
             np.stack([points[t] for points, _ in detections]),
             np.stack([confidence[t] for _, confidence in detections]),
-            max_error_px=MAX_ERROR_PX,
+            sigma_px=SIGMA_PX,
+            max_error=MAX_ERROR,
             min_cameras=MIN_CAMERAS,
         )
         for t in range(length)

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from dposer_core.camera import PinholeCamera
 from dposer_core.errors import MediaError
-from dposer_core.triangulation import View, read_calibration, triangulate, triangulate_points
+from dposer_core.triangulation import View, on_ray, read_calibration, triangulate_points
 
 QUALISYS = """<calibration><cameras><camera serial="a">
 <fov_video left="0" right="1079" top="0" bottom="1919"/>
@@ -85,12 +85,60 @@ def test_the_more_confident_camera_weighs_more() -> None:
     views[1] = ring(8)[1]
     pixels = seen(views, np.zeros((1, 3)))
     pixels[1, 0, 1] += 10.0  # out of the epipolar plane: the rays no longer meet
-    projections = np.stack([view.projection for view in views])
     heights = [
-        triangulate(projections, pixels[:, 0], np.array([1.0, weight]))[1]
-        for weight in (0.1, 1.0, 10.0)
+        triangulate_points(views, pixels, np.array([[1.0], [weight]]), min_confidence=0.1).points[
+            0, 1
+        ]
+        for weight in (0.1, 0.5, 1.0)
     ]
     assert abs(heights[0]) < abs(heights[1]) < abs(heights[2])
+
+
+def test_half_of_the_cameras_are_not_believed_against_the_other_half(points: np.ndarray) -> None:
+    """Two pairs that agree among themselves, on different places: nobody knows which is right."""
+    views = ring()
+    pixels = seen(views, points)
+    pixels[2:] = seen(views[2:], points + [0.0, 0.5, 0.0])
+    found = triangulate_points(views, pixels, np.ones((4, 6)), max_error=0.1)
+    assert not found.cameras.any() and np.isnan(found.points).all()
+
+
+def test_the_covariance_says_how_far_off_the_points_are(points: np.ndarray) -> None:
+    """Squared errors in sigmas, three axes: 3 on average, 600 draws (3 +- 0.1)."""
+    views, rng = ring(3), np.random.default_rng(1)
+    pixels = seen(views, points)
+    confidence = np.array([1.0, 0.7, 0.5])[:, None] * np.ones(6)
+    sigma_px, squared = np.array([3.0, 5.0, 4.0])[:, None], []
+    for _ in range(100):
+        noise = rng.normal(size=pixels.shape) * (sigma_px / confidence)[..., None]
+        found = triangulate_points(views, pixels + noise, confidence, sigma_px, max_error=9.0)
+        # A fit multiplies the precision of a point by its squared confidence.
+        information = np.linalg.inv(found.covariance) * found.confidence[:, None, None] ** 2
+        error = found.points - points
+        squared += np.einsum('ka,kab,kb->k', error, information, error).tolist()
+    assert np.mean(squared) == pytest.approx(3.0, abs=0.3)
+
+
+def test_a_point_of_one_camera_is_uncertain_along_its_ray(points: np.ndarray) -> None:
+    view = ring(3)[1]
+    pixels = view.project(points)
+    depth = view.to_camera(points)[:, 2]
+    found, covariance = on_ray(view, pixels, depth, np.full(6, 5.0), 0.3)
+    assert found == pytest.approx(points, abs=1e-9)
+    for point, matrix in zip(found, covariance, strict=True):
+        variances, axes = np.linalg.eigh(matrix)
+        ray = point - view.position
+        distance = np.linalg.norm(ray)
+        assert np.sqrt(variances) == pytest.approx([5e-3 * distance, 5e-3 * distance, 0.3])
+        assert abs(axes[:, 2] @ ray) / distance == pytest.approx(1.0)
+
+
+def test_parallel_rays_say_that_they_meet_nowhere() -> None:
+    """Two cameras side by side that see a point straight ahead of both: a kilometre away."""
+    camera = PinholeCamera(1000.0, 1000.0, 500.0, 500.0, 1000, 1000)
+    views = [View('', camera, (0.0,) * 4, np.eye(3), np.array([x, 0.0, 0.0])) for x in (0.0, 1e-6)]
+    found = triangulate_points(views, np.full((2, 1, 2), 500.0), np.ones((2, 1)))
+    assert not np.isfinite(found.points).all() or found.covariance[0].max() > 1.0
 
 
 def test_distortion_is_removed(points: np.ndarray) -> None:
