@@ -3,8 +3,7 @@
 Made only while somebody looks, and not for every frame.
 """
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Duration
@@ -47,10 +46,12 @@ class Markers:
 
     Args:
         node: its owner.
+        clock: seconds.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, clock: Callable[[], float]) -> None:
         self._node = node
+        self._clock = clock
         self._publisher = node.create_publisher(MarkerArray, TOPIC, QoSProfile(depth=1))
         self._shown: set[str] = set()
         self._time = 0.0
@@ -61,7 +62,7 @@ class Markers:
             return
         present = {r.body_id: r for r in results if r.status != Status.LOST}
         gone = self._shown - set(present)
-        now = time.monotonic()
+        now = self._clock()
         is_due = now - self._time >= 1.0 / MAX_RATE
         msg = MarkerArray()
         for body_id in sorted(gone):

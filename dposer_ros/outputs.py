@@ -92,6 +92,7 @@ class Outputs:
         rest_joints: for the URDF.
         config: of the node.
         refuse: called with (cause, message) for a result that is not published.
+        clock: seconds, for what is not published with every frame.
     """
 
     def __init__(
@@ -101,8 +102,10 @@ class Outputs:
         rest_joints: RestJoints,
         config: NodeConfig,
         refuse: Callable[[str, str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._node = node
+        self._clock = clock
         self._model = model
         self._rest_joints = rest_joints
         self._refuse = refuse
@@ -123,7 +126,7 @@ class Outputs:
         self._hri = _hri_topics(node) if config.hri.enable else None
         for id_in_joints in (False, True):  # written now, not while a frame waits for it
             urdf.skeleton_urdf(rest_joints(np.zeros(skeleton.NUM_BETAS)), 'nobody', id_in_joints)
-        self._markers = _marker_topic(node)
+        self._markers = _marker_topic(node, clock)
         self._options = {
             option: node.create_publisher(kind, f'/human/{option}', QoSProfile(depth=1))
             for option, kind in OPTIONS.items()
@@ -152,7 +155,7 @@ class Outputs:
     def reset(self) -> None:
         """Forget who is primary and which URDF stands."""
         self._primary_id = self._chosen_id = ''
-        self._urdfs = _Urdfs()
+        self._urdfs = _Urdfs(self._clock)
         self._tree = TfTree()
         self._tf_time = 0.0
         if self._hri is not None:
@@ -272,7 +275,7 @@ class Outputs:
         if self._tf is None or config.mode == 'none':
             return
         present = [result for result in results if result.status != Status.LOST]
-        now = time.monotonic()
+        now = self._clock()
         is_early = config.rate_limit > 0.0 and now - self._tf_time < 1.0 / config.rate_limit
         if not present or is_early:
             return
@@ -351,7 +354,8 @@ class Outputs:
 class _Urdfs:
     """Which skeletons stand latched, and when they are worth publishing again."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._latched: dict[str, tuple[str, np.ndarray, float]] = {}
 
     def forget(self, topic: str) -> None:
@@ -366,7 +370,7 @@ class _Urdfs:
             body_id: of the person.
             joints: (55, 3) m, at rest.
         """
-        now = time.monotonic()
+        now = self._clock()
         known_id, known, published = self._latched.get(topic, ('', joints, 0.0))
         if known_id == body_id:
             is_same = np.abs(joints - known).max() < URDF_TOLERANCE
@@ -427,13 +431,13 @@ def _hri_topics(node: Node) -> HriTopics | None:
         return None
 
 
-def _marker_topic(node: Node):
+def _marker_topic(node: Node, clock: Callable[[], float]):
     try:
         from dposer_ros.markers import Markers
     except ImportError as error:
         node.get_logger().warning(f'/human/markers is off: {error}; install visualization_msgs')
         return None
-    return Markers(node)
+    return Markers(node, clock)
 
 
 def _broadcaster(node: Node):
