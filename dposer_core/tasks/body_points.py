@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from dposer_core import rotations, skeleton
-from dposer_core.body_model import VERTEX_IDS, Body
-from dposer_core.keypoints import POINT_NAMES, get_layout
+from dposer_core.body_model import VERTEX_IDS, Body, landmark_joints
+from dposer_core.keypoints import POINT_INDEX, get_layout
 
+WHOLE_BODY_CHAIN: tuple[int, ...] = (0, *(int(joint) for joint in skeleton.PRIOR_JOINTS))
+"""Joints of a whole body: the root, then as in the prior's vector; the eyes rest."""
 _NUM_BODY = skeleton.BODY_JOINTS.stop
 _TIPS = ('thumb', 'index', 'middle', 'ring', 'pinky')
 
@@ -85,68 +87,98 @@ class PartVertices:
 
 
 class BodyPoints:
-    """22 joints of a body, and vertices where wanted."""
+    """Joints of a body, the first 22 unless others are given, and vertices where wanted."""
 
-    def __init__(self, body: Body, vertices: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        body: Body,
+        vertices: np.ndarray | None = None,
+        joints: Sequence[int] = range(_NUM_BODY),
+    ) -> None:
         """`vertices`: (V,) indices that `forward` gives; None: all."""
-        self.part = PosedPart(body, range(_NUM_BODY))
+        self.part = PosedPart(body, joints)
         chosen = np.arange(len(body.v_template)) if vertices is None else vertices
         self._vertices = PartVertices(body, self.part, chosen)
 
     def joints(self, pose: Tensor) -> Tensor:
-        """(B, 63) raw -> (B, 22, 3) metres."""
+        """(B, 3 (J - 1)) raw -> (B, J, 3) metres."""
         return self.part.transforms(pose)[1]
 
     def forward(self, pose: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 63) raw -> joints (B, 22, 3) and vertices (B, V, 3), metres."""
+        """(B, 3 (J - 1)) raw -> joints (B, J, 3) and vertices (B, V, 3), metres."""
         turned, joints = self.part.transforms(pose)
         return joints, self._vertices(turned, joints)
 
 
 class KeypointBody:
-    """A body of any shape as a keypoint detector sees it: 22 joints, and OpenPose's 25 points.
+    """A body, or a part of one, of any shape and expression as a keypoint detector sees it.
 
-    Neck and middle of the hips are the joints `neck` and `pelvis`, as the released code of DPoser
-    takes them. Everything is relative to the pelvis; hands and face rest.
+    Everything is relative to the first joint of the chain. Neck and middle of the hips are the
+    joints `neck` and `pelvis`, as the released code of DPoser takes them. What hangs on the chain
+    without being part of it (by default hands, jaw and eyes) rests.
     """
 
-    _SURFACE = (*range(5), *range(17, 23))  # of the 133 points: nose, eyes, ears, toes, heels
-    _POSED = skeleton.JOINT_INDEX['right_eye'] + 1
-
-    def __init__(self, body: Body) -> None:
+    def __init__(
+        self,
+        body: Body,
+        points: Sequence[str] = get_layout('openpose25').names,
+        joints: Sequence[int] = range(_NUM_BODY),
+    ) -> None:
+        """`points`: names of a layout. `joints`: SMPL-X joints, parents first, root first."""
         tables = body.tables
-        self.part = PosedPart(body, range(self._POSED))
-        self._joints = _float32(tables.joint_template[: self._POSED])
-        self._joint_dirs = _float32(tables.joint_dirs[: self._POSED, :, : skeleton.NUM_BETAS])
-        chosen = list(self._SURFACE)
-        self._bones = torch.from_numpy(tables.point_bones[chosen])
-        self._weights = _float32(tables.point_weights[chosen])
-        self._template = _float32(tables.point_template[chosen])
-        self._dirs = _float32(tables.point_dirs[chosen][..., : skeleton.NUM_BETAS])
-        names = get_layout('openpose25').names
-        joint = {'neck': 'neck', 'mid_hip': 'pelvis'}
-        place = {POINT_NAMES[point]: self._POSED + i for i, point in enumerate(chosen)}
+        self.part = PosedPart(body, joints)
+        chain = self.part.joints
+        self._joints = _float32(tables.joint_template[chain])
+        self._joint_dirs = _float32(tables.joint_dirs[chain])
+        place = {joint: index for index, joint in enumerate(chain)}
+        on_joint = landmark_joints()
+        ids = [POINT_INDEX.get(name, -1) for name in points]
+        surface = [n for n in ids if n >= 0 and n not in on_joint]
+        carrier = np.array(
+            [
+                next((place[a] for a in skeleton.ancestors(joint) if a in place), 0)
+                for joint in range(skeleton.NUM_JOINTS)
+            ]
+        )
+        self._bones = torch.from_numpy(carrier[tables.point_bones[surface]])
+        self._weights = _float32(tables.point_weights[surface])
+        self._template = _float32(tables.point_template[surface])
+        self._dirs = _float32(tables.point_dirs[surface])
+        row = {n: len(chain) + i for i, n in enumerate(surface)}
+        known = {'mid_hip': 'pelvis'}
         self._order = [
-            place[name] if name in place else skeleton.JOINT_INDEX[joint.get(name, name)]
-            for name in names
+            row[n]
+            if n in row
+            else place[on_joint[n] if n >= 0 else skeleton.JOINT_INDEX[known.get(name, name)]]
+            for n, name in zip(ids, points, strict=True)
         ]
 
-    def __call__(self, orient: Tensor, pose: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
-        """Root (B, 3), pose (B, 63) raw, betas (B, 10) -> joints (B, 22, 3), points (B, 25, 3).
+    def __call__(
+        self, orient: Tensor, pose: Tensor, betas: Tensor, expression: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Joints (B, J, 3) of the chain and points (B, P, 3).
 
-        Metres, in the axes into which `orient` turns the body. Pose correctives are left out (the
-        open body has none).
+        Args:
+            orient: (B, 3) rotation of the root, rad.
+            pose: (B, 3 (J - 1)) raw.
+            betas: (B, 10).
+            expression: (B, E); None: a still face.
+
+        Returns:
+            Metres, in the axes into which `orient` turns the body. Pose correctives are left out
+            (the open body has none).
         """
-        rest = self._joints + torch.einsum('jic,bc->bji', self._joint_dirs, betas)
-        resting = pose.new_zeros(len(pose), 3 * (self._POSED - _NUM_BODY))
-        turned, joints = self.part.transforms(torch.cat([pose, resting], dim=-1), rest)
-        on_bone = self._template + torch.einsum('nkic,bc->bnki', self._dirs, betas)
+        shape = betas if expression is None else torch.cat([betas, expression], dim=-1)
+        size = shape.shape[-1]
+        rest = self._joints + torch.einsum('jic,bc->bji', self._joint_dirs[..., :size], shape)
+        turned, joints = self.part.transforms(pose, rest)
+        on_bone = self._template + torch.einsum('nkic,bc->bnki', self._dirs[..., :size], shape)
         on_bone = on_bone - rest[:, self._bones]
         moved = (turned[:, self._bones] @ on_bone[..., None])[..., 0] + joints[:, self._bones]
         surface = (self._weights[..., None] * moved).sum(dim=2)
         everything = torch.cat([joints, surface], dim=1) - rest[:, :1]
         seen = everything @ rotations.rotvec_to_rotmat(orient).transpose(1, 2)
-        return seen[:, :_NUM_BODY], seen[:, self._order]
+        return seen[:, : len(self.part.joints)], seen[:, self._order]
 
 
 def _float32(values: np.ndarray) -> Tensor:

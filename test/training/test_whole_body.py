@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from dposer_core.prior.architecture import WholeBodyLayout
 from dposer_core.prior.normalizer import Normalizer, wholebody_normalizer
 from dposer_core.prior.sde import SubVP
-from training.benchmarks.whole_body import measure, read_rows
+from training.benchmarks.task_data import read_wholebodies
+from training.benchmarks.whole_body import measure
 
 LAYOUT = WholeBodyLayout(10)
 
@@ -57,6 +58,6 @@ def test_rows_of_body_and_hands_get_a_still_face(tmp_path):
     names = {'body_pose': 63, 'left_hand_pose': 45, 'right_hand_pose': 45}
     arrays = {name: np.full((4, size), 1.0, np.float32) for name, size in names.items()}
     np.savez(tmp_path / 'a.npz', **arrays)
-    rows = read_rows(tmp_path / 'a.npz', 166)
+    rows = read_wholebodies(tmp_path / 'a.npz', 166)
     assert rows.shape == (4, 166)
     assert (rows[:, :153] == 1.0).all() and (rows[:, 153:] == 0.0).all()

@@ -50,7 +50,7 @@ from training.benchmarks.task_data import MEASURE_ONLY, body_sets, load_diffusio
 CAMERA = PinholeCamera(2000.0, 2000.0, 800.0, 600.0, 1600, 1200)  # of EHF
 NOISE_PX = 5.0
 START_SIGMA = 0.11  # rad per axis
-_MISSING = 0.1
+MISSING = 0.1
 _ALWAYS_SEEN = (1, 2, 5, 8, 9, 12)  # neck, shoulders, hips: without them no camera is found
 _HEADING = math.radians(60)  # at most, to either side
 _TILT = 0.1  # rad, one sigma
@@ -121,25 +121,16 @@ class Studio:
 
     def start(self, kind: str, mean_pose: np.ndarray) -> dict[str, Tensor]:
         """Where a fit of `kind` begins."""
-        scene, count = self.scene, len(self.scene.joints)
+        scene = self.scene
+        found = before_camera(scene.seen)
         if kind == _SCRATCH:
-            found = {
-                'global_orient': torch.tensor([_FACING]).repeat(count, 1),
-                'pose': torch.from_numpy(mean_pose.astype(np.float32)).repeat(count, 1),
-            }
-        else:
-            draw = normal_draw(self.seed + 1)
-            found = {
-                name: _turned(
-                    scene.truth[name], START_SIGMA * draw(tuple(scene.truth[name].shape))
-                )
-                for name in ('global_orient', 'pose')
-            }
-        found['betas'] = torch.zeros(count, skeleton.NUM_BETAS)
-        camera = torch.full((count, 3), _START_DISTANCE)
-        hip = scene.seen.pixels[:, _MID_HIP] - scene.seen.centre
-        camera[:, :2] = hip * _START_DISTANCE / scene.seen.focal[:, None]
-        return found | {'camera': camera}
+            pose = torch.from_numpy(mean_pose.astype(np.float32))
+            return found | {'pose': pose.repeat(len(scene.joints), 1)}
+        draw = normal_draw(self.seed + 1)
+        return found | {
+            name: turned(scene.truth[name], START_SIGMA * draw(tuple(scene.truth[name].shape)))
+            for name in ('global_orient', 'pose')
+        }
 
     def fit(self, start: dict[str, Tensor], method: Method, seed: int) -> dict[str, Tensor]:
         """The variables that a method finds."""
@@ -148,35 +139,13 @@ class Studio:
         return recover_body(self.scene.seen, start, self.forward, term, protocol).variables
 
     def _scene(self, poses: np.ndarray, rng: np.random.Generator) -> Scene:
-        count = len(poses)
-        heading = np.zeros((count, 3))
-        heading[:, 1] = rng.uniform(-_HEADING, _HEADING, count)
-        tilt = _TILT * rng.standard_normal((count, 3)) * [1.0, 0.0, 1.0]
-        turn = [torch.from_numpy(v).float() for v in (np.tile(_FACING, (count, 1)), tilt, heading)]
-        orient = turn[0]
-        for more in turn[1:]:
-            orient = _turned(orient, more)
-        betas = rng.standard_normal((count, skeleton.NUM_BETAS)).clip(-_MAX_BETA, _MAX_BETA)
-        place = np.c_[_SIDEWAYS * rng.standard_normal((count, 2)), rng.uniform(*_DISTANCE, count)]
-        truth = {
-            'global_orient': orient,
-            'pose': torch.from_numpy(poses),
-            'betas': torch.from_numpy(betas).float(),
-            'camera': torch.from_numpy(place).float(),
-        }
+        truth = standing(len(poses), rng) | {'pose': torch.from_numpy(poses)}
         joints, points = self.body(truth['global_orient'], truth['pose'], truth['betas'])
-        blank = Keypoints(
-            torch.zeros(count, 25, 2),
-            torch.ones(count, 25),
-            torch.full((count,), CAMERA.fx),
-            torch.tensor([[CAMERA.cx, CAMERA.cy]]).repeat(count, 1),
-        )
+        blank = unseen(len(poses), points.shape[1])
         pixels = blank.project(points, truth['camera'])
-        pixels = pixels + torch.from_numpy(NOISE_PX * rng.standard_normal((count, 25, 2))).float()
-        # Detectors have no such points: the released code takes the middle of two.
-        pixels[:, _NECK] = pixels[:, _SHOULDERS].mean(dim=1)
-        pixels[:, _MID_HIP] = pixels[:, _HIPS].mean(dim=1)
-        missing = rng.random((count, 25)) < _MISSING
+        noise = NOISE_PX * rng.standard_normal(tuple(pixels.shape))
+        pixels = with_middles(pixels + torch.from_numpy(noise).float())
+        missing = rng.random(tuple(pixels.shape[:2])) < MISSING
         missing[:, list(_ALWAYS_SEEN)] = False
         seen = dataclasses.replace(
             blank, pixels=pixels, confidence=torch.from_numpy(~missing).float()
@@ -184,7 +153,62 @@ class Studio:
         return Scene(truth, joints.numpy(), seen)
 
 
-def _turned(rotvec: Tensor, by: Tensor) -> Tensor:
+def standing(count: int, rng: np.random.Generator) -> dict[str, Tensor]:
+    """Root, betas and place of `count` people before `CAMERA`, upright and more or less facing it.
+
+    'global_orient' (B, 3) rad, 'betas' (B, 10), 'camera' (B, 3) metres.
+    """
+    heading = np.zeros((count, 3))
+    heading[:, 1] = rng.uniform(-_HEADING, _HEADING, count)
+    tilt = _TILT * rng.standard_normal((count, 3)) * [1.0, 0.0, 1.0]
+    turn = [torch.from_numpy(v).float() for v in (np.tile(_FACING, (count, 1)), tilt, heading)]
+    orient = turn[0]
+    for more in turn[1:]:
+        orient = turned(orient, more)
+    betas = rng.standard_normal((count, skeleton.NUM_BETAS)).clip(-_MAX_BETA, _MAX_BETA)
+    place = np.c_[_SIDEWAYS * rng.standard_normal((count, 2)), rng.uniform(*_DISTANCE, count)]
+    return {
+        'global_orient': orient,
+        'betas': torch.from_numpy(betas).float(),
+        'camera': torch.from_numpy(place).float(),
+    }
+
+
+def before_camera(seen: Keypoints) -> dict[str, Tensor]:
+    """Where a fit begins that knows nothing: facing us, hips where they are, all equally far."""
+    count = len(seen.pixels)
+    camera = torch.full((count, 3), _START_DISTANCE)
+    hip = seen.pixels[:, _MID_HIP] - seen.centre
+    camera[:, :2] = hip * _START_DISTANCE / seen.focal[:, None]
+    return {
+        'global_orient': torch.tensor([_FACING]).repeat(count, 1),
+        'betas': torch.zeros(count, skeleton.NUM_BETAS),
+        'camera': camera,
+    }
+
+
+def unseen(count: int, points: int, camera: PinholeCamera = CAMERA) -> Keypoints:
+    """Keypoints at nowhere before `camera`, all of confidence 1."""
+    return Keypoints(
+        torch.zeros(count, points, 2),
+        torch.ones(count, points),
+        torch.full((count,), camera.fx),
+        torch.tensor([[camera.cx, camera.cy]]).repeat(count, 1),
+    )
+
+
+def with_middles(pixels: Tensor) -> Tensor:
+    """`pixels` (B, P, 2) with neck and middle of the hips as the released code has them.
+
+    Detectors have no such points: it takes the middle of two.
+    """
+    pixels = pixels.clone()
+    pixels[:, _NECK] = pixels[:, _SHOULDERS].mean(dim=1)
+    pixels[:, _MID_HIP] = pixels[:, _HIPS].mean(dim=1)
+    return pixels
+
+
+def turned(rotvec: Tensor, by: Tensor) -> Tensor:
     """(B, 3 J) rotations followed, in their own frame, by others."""
     shape = rotvec.shape
     first, then = (rotations.rotvec_to_rotmat(v.reshape(-1, 3)) for v in (rotvec, by))
@@ -274,7 +298,7 @@ class _Bench:
             data=f'{count} poses of each: {", ".join(self.sets)}; the open body before one camera',
             checkpoint_sha256=self.hashes,
             settings=(
-                f'Keypoints: 25 of OpenPose, noise {NOISE_PX:g} px per axis, {_MISSING:.0%} of '
+                f'Keypoints: 25 of OpenPose, noise {NOISE_PX:g} px per axis, {MISSING:.0%} of '
                 'head, limbs and feet missing; trunk within 60 degrees of facing the camera.',
                 '22 joints; PA-MPJPE after rotation, translation and scale, MPJPE with the pelvis '
                 "in place. The paper's figures are on EHF: other poses, keypoints and body.",

@@ -1,5 +1,6 @@
 """What the tables of tasks share: the prior under test, poses, rows and the paper's figures."""
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 
 from dposer_core import skeleton
+from dposer_core.prior.architecture import BODY_DIM, HAND_DIM, WholeBodyLayout
 from dposer_core.prior.normalizer import Normalizer
 from dposer_core.prior.prior import DiffusionPrior
 from dposer_core.prior.runtime import load_prior
@@ -27,6 +29,11 @@ def load_diffusion(options: Options, name: str) -> tuple[DiffusionPrior, Normali
     torch.set_num_threads(1)
     live = load_prior(prior_path(options, name))
     normalizer = Normalizer.z_score(live.mean, live.std)
+    if live.dim > BODY_DIM:
+        sign = np.ones(live.dim, np.float32)
+        left = WholeBodyLayout(live.num_expression).left_hand
+        sign[left] = np.tile(skeleton.MIRROR_SIGN, HAND_DIM // 3)
+        normalizer = dataclasses.replace(normalizer, sign=sign)
     return DiffusionPrior(RuntimeNetwork(live)), normalizer, dict(live.hashes)
 
 
@@ -48,6 +55,37 @@ def hand_sets(options: Options, count: int) -> dict[str, np.ndarray]:
     examples = _example('toy_hand_data.npz', 'pose_samples')
     sets |= {name: poses * mirror for name, poses in examples.items()}
     return {name: _spread(poses, count) for name, poses in sets.items()}
+
+
+def wholebody_sets(options: Options, count: int) -> dict[str, np.ndarray]:
+    """Whole bodies (`count`, D) raw that no prior was trained on, by name of the set.
+
+    'composed' and 'HDM05': recorded bodies with hands and faces that our generators drew and
+    training left out; 'examples': recorded bodies with their own hands and a still face.
+    """
+    from training.composition import Composer, CompositionConfig, heldout_parts
+
+    with np.load(packed_path(options)) as packed:
+        parts = heldout_parts(packed)
+        bodies = {'composed': parts['body'], 'HDM05': packed['test_hdm05_asf_amc']}
+    sets = {}
+    for name, body in bodies.items():
+        # Of all poses alike, so that rows before and after one another are not the same motion.
+        chosen = parts | {'body': body, 'body_weight': np.ones(len(body), np.float32)}
+        generator = torch.Generator().manual_seed(options.seed)
+        sets[name] = Composer(chosen, CompositionConfig()).samples(count, generator).numpy()
+    path = EVAL_ONLY / 'toy_wholebody_data.npz'
+    if path.is_file():
+        sets['examples'] = _spread(read_wholebodies(path, sets['HDM05'].shape[1]), count)
+    return sets
+
+
+def read_wholebodies(path: Path, dim: int) -> np.ndarray:
+    """(N, dim) of a file with body_pose, left_hand_pose and right_hand_pose; a still face."""
+    with np.load(path) as file:
+        known = [file[key] for key in ('body_pose', 'left_hand_pose', 'right_hand_pose')]
+    joined = np.concatenate(known, 1)
+    return np.pad(joined, ((0, 0), (0, dim - joined.shape[1])))
 
 
 def motion_sets(count: int, frames: int = 60) -> dict[str, np.ndarray]:

@@ -5,8 +5,6 @@ it gains on the generator's own habits. The published examples are recorded bodi
 their expressions belong to another face model and stay at the mean.
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -18,7 +16,7 @@ from dposer_core.prior.prior import DiffusionPrior
 from training.benchmarks.generation import PACKED_NEED, packed_path
 from training.benchmarks.report import Column, Row
 from training.benchmarks.tables import Job, Options, Plan, table
-from training.benchmarks.task_data import EVAL_ONLY, MEASURE_ONLY
+from training.benchmarks.task_data import EVAL_ONLY, MEASURE_ONLY, read_wholebodies
 from training.composition import Composer, CompositionConfig, heldout_parts
 from training.distill import load_teacher
 from training.evaluate import angle_error_deg
@@ -45,7 +43,10 @@ def plan(options: Options) -> Plan:
     composed = composer.samples(count, torch.Generator().manual_seed(options.seed)).numpy()
     tests = {'composed': (composed, True)}
     if (EVAL_ONLY / EXAMPLES).is_file():
-        tests['examples'] = (read_rows(EVAL_ONLY / EXAMPLES, composed.shape[1])[:count], False)
+        tests['examples'] = (
+            read_wholebodies(EVAL_ONLY / EXAMPLES, composed.shape[1])[:count],
+            False,
+        )
 
     def rows(name: str) -> list[Row]:
         prior = load_teacher(name)
@@ -126,11 +127,3 @@ def hidden_hand(
 def _degrees(x: Tensor, raw: np.ndarray, normalizer: Normalizer, part: slice) -> float:
     back = normalizer.denormalize(x.numpy())
     return angle_error_deg(back[:, part].astype(np.float64), raw[:, part].astype(np.float64))
-
-
-def read_rows(path: Path, dim: int) -> np.ndarray:
-    """(N, dim) of a file with body_pose, left_hand_pose and right_hand_pose; a still face."""
-    with np.load(path) as file:
-        known = [file[key] for key in ('body_pose', 'left_hand_pose', 'right_hand_pose')]
-    joined = np.concatenate(known, 1)
-    return np.pad(joined, ((0, 0), (0, dim - joined.shape[1])))
