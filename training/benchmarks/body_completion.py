@@ -19,6 +19,7 @@ from dposer_core.tasks.body_points import BodyPoints
 from dposer_core.tasks.completion import (
     BODY_PARTS,
     COMPETITORS,
+    CompletionProtocol,
     body_mask,
     complete,
     complete_with_competitor,
@@ -43,26 +44,35 @@ _BONES = {
     'torso': (6, 9, 13, 14),
 }
 Complete = Callable[[Tensor, Tensor, int], Tensor]
-"""Raw poses (N, 63), mask (63,), number of hypotheses -> raw (S, N, 63)."""
+"""Raw poses (N, D), mask (D,), number of hypotheses -> raw (S, N, D)."""
 
 
 class Judge:
     """Errors of hypotheses on a part."""
 
-    def __init__(self, body: Body) -> None:
+    def __init__(
+        self,
+        body: Body,
+        bones: dict[str, Sequence[int]],
+        joints: dict[str, Sequence[int]],
+        chain: Sequence[int] = range(22),
+    ) -> None:
+        """By part: the bones whose vertices count, and the joints; `chain`: of the poses."""
         owner = body.weights.argmax(axis=1)
         self._points = {
-            part: BodyPoints(body, np.flatnonzero(np.isin(owner, bones)))
-            for part, bones in _BONES.items()
+            part: BodyPoints(body, np.flatnonzero(np.isin(owner, owned)), chain)
+            for part, owned in bones.items()
         }
+        place = {joint: index for index, joint in enumerate(chain)}
+        self._joints = {part: [place[j] for j in known] for part, known in joints.items()}
+        self._size = 3 * (len(chain) - 1)
 
     def errors(self, part: str, found: Tensor, truth: Tensor, joints_only: bool) -> dict:
-        """min, mean and std (mm) over hypotheses (S, N, 63) of the part's error, and APD (cm)."""
-        joints = [joint + 1 for joint in BODY_PARTS[part]]
-        true_joints, true_vertices = self._forward(part, truth, joints)
+        """min, mean and std (mm) over hypotheses (S, N, D) of the part's error, and APD (cm)."""
+        true_joints, true_vertices = self._forward(part, truth)
         per_hypothesis, positions = [], []
         for hypothesis in found:
-            placed, vertices = self._forward(part, hypothesis, joints)
+            placed, vertices = self._forward(part, hypothesis)
             near, true = (placed, true_joints) if joints_only else (vertices, true_vertices)
             per_hypothesis.append(1000 * torch.linalg.norm(near - true, dim=-1).mean(dim=-1))
             positions.append(placed)
@@ -78,14 +88,27 @@ class Judge:
         }
         return {key: float(value.mean()) for key, value in values.items()}
 
-    def _forward(self, part: str, poses: Tensor, joints: list[int]) -> tuple[Tensor, Tensor]:
-        found = [self._points[part].forward(chunk) for chunk in poses.split(_CHUNK)]
-        return torch.cat([j for j, _ in found])[:, joints], torch.cat([v for _, v in found])
+    def _forward(self, part: str, poses: Tensor) -> tuple[Tensor, Tensor]:
+        chunks = poses[:, : self._size].split(_CHUNK)
+        found = [self._points[part].forward(chunk) for chunk in chunks]
+        joints = torch.cat([j for j, _ in found])[:, self._joints[part]]
+        return joints, torch.cat([v for _, v in found])
 
 
-def _diffusion(options: Options, solver: str = '') -> tuple[Complete, dict]:
-    """Completion by DPoser, or by another solver with the same network."""
-    prior, normalizer, hashes = load_diffusion(options, 'body')
+def body_judge() -> Judge:
+    """Of the parts of a body."""
+    joints = {part: [1 + place for place in BODY_PARTS[part]] for part in _BONES}
+    return Judge(load_body(''), _BONES, joints)
+
+
+def diffusion(
+    options: Options,
+    name: str = 'body',
+    solver: str = '',
+    protocol: CompletionProtocol | None = None,
+) -> tuple[Complete, dict]:
+    """Completion by DPoser, or by another solver with the same network; and the hashes."""
+    prior, normalizer, hashes = load_diffusion(options, name)
 
     def run(poses: Tensor, mask: Tensor, count: int) -> Tensor:
         draw = normal_draw(options.seed)
@@ -98,15 +121,16 @@ def _diffusion(options: Options, solver: str = '') -> tuple[Complete, dict]:
         elif solver:
             x = solve_completion(solver, prior, observation.repeat(count, 1), mask, draw)
         else:
-            x = complete(prior, observation.repeat(count, 1), mask, draw)
+            x = complete(prior, observation.repeat(count, 1), mask, draw, protocol)
         raw = torch.where(mask, poses.repeat(count, 1), normalizer.denormalize(x))
         return raw.reshape(count, *poses.shape)
 
     return run, hashes
 
 
-def _competitor(options: Options, name: str) -> Complete:
-    network = load_baseline(name, 'body')
+def competitor(options: Options, name: str, part: str = 'body') -> Complete:
+    """Completion by another prior."""
+    network = load_baseline(name, part)
     if name not in COMPETITORS and name != 'cvposer':
         raise ConfigError(f'{name} has no protocol of completion')
 
@@ -142,7 +166,7 @@ def _plan(
     joints_only: bool,
 ) -> Plan:
     poses = body_sets(options, count)
-    judge = Judge(load_body(''))
+    judge = body_judge()
 
     def run(label: str) -> Row:
         method, values = methods[label](), {}
@@ -186,9 +210,9 @@ _NAMES = {
 )
 def table_s5(options: Options) -> Plan:
     """DPoser and the competitors, vertices."""
-    ours, hashes = _diffusion(options)
+    ours, hashes = diffusion(options)
     methods: dict[str, Callable[[], Complete]] = {
-        label: lambda name=name: _competitor(options, name) for label, name in _NAMES.items()
+        label: lambda name=name: competitor(options, name) for label, name in _NAMES.items()
     }
     paper = {
         'Pose-NDF': (154.21, 168.45, 8.66, 1.95, 159.75, 169.86, 6.12, 1.97)
@@ -208,9 +232,9 @@ def table_s5(options: Options) -> Plan:
 @table('S-18', 'Body completion by other diffusion solvers', [PACKED_NEED, BODY_NEED])
 def table_s18(options: Options) -> Plan:
     """The same network under other solvers, joints."""
-    ours, hashes = _diffusion(options)
+    ours, hashes = diffusion(options)
     methods: dict[str, Callable[[], Complete]] = {
-        label: lambda solver=solver: _diffusion(options, solver)[0]
+        label: lambda solver=solver: diffusion(options, solver=solver)[0]
         for solver, label in SOLVERS.items()
     }
     paper = {
