@@ -216,6 +216,37 @@ class Config:
     track: TrackConfig = TrackConfig()
 
 
+@dataclass(frozen=True)
+class FusionConfig:
+    """All parameters of the node `dposer_fusion`."""
+
+    cameras: str = param(
+        '', 'names, separated by commas; each gives <name>/keypoints and <name>/camera_info'
+    )
+    calibration: str = param(
+        '',
+        'file of where the cameras stand: Pose2Sim .toml or .yaml, Qualisys .qca.txt; empty: '
+        '/tf_static, from world_frame to the frame of each camera_info',
+    )
+    world_frame: str = param('world', 'frame of the keypoints that are published')
+    sigma_px_relative: float = param(
+        0.01,
+        'detector noise (1 sigma) as a share of the height of the person in the image',
+        low=0.0001,
+        high=0.1,
+    )
+    max_error: float = param(
+        2.0, 'mean reprojection error of cameras that agree, in sigmas', low=0.1, high=100.0
+    )
+    slop: float = param(
+        0.02, 'pictures taken within this time are of one instant', unit='s', low=0.0, high=1.0
+    )
+    max_wait: float = param(
+        0.05, 'a camera later than this is left out of the frame', unit='s', low=0.0, high=1.0
+    )
+    input: InputConfig = InputConfig()
+
+
 def parameters(
     config: Any = None, prefix: str = ''
 ) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
