@@ -19,8 +19,6 @@ _logger = logging.getLogger(__name__)
 # The tables without a command, and why.
 NOT_BUILT: dict[str, tuple[str, str]] = {
     '5': ('Face reconstruction', 'needs NoW or a differentiable renderer of the open head'),
-    '9': ('Schedules', 'motion denoising: see table 3; whole-body recovery needs ARCTIC'),
-    'S-1': ('Denoising steps', 'no table yet'),
     'S-2': ('Seconds of mesh recovery', 'a column of table 2'),
     'S-9': ('Hand mesh recovery, FreiHAND', 'needs FreiHAND, MANO and detections in its images'),
     'S-12': ('Face reconstruction, WCPA', 'needs WCPA and FLAME'),
