@@ -21,7 +21,8 @@ from dposer_core.triangulation import (
 _HEIGHT = 1.7  # m, of a person, for the noise of the detector: it scales with the size seen
 _MAX_COST = 1e6
 _MIN_SHARED_POINTS = 4
-_KEPT_GATE = 0.25  # largest distance to where a person was last, in heights of the person
+_KEPT_GATE = 0.06  # largest distance to where a person was last, in heights of the person,
+_SPEED = 2.0  # heights per second, and the way made meanwhile
 _NEW_GATE = 0.03  # largest reprojection error of a pair of views, in heights of the person
 _SIZES = (0.3, 2.8)  # m: whom two views make larger or smaller than this is two people
 _MEMORY = 1.0  # s, after which a person comes back under a new id
@@ -82,7 +83,7 @@ class MultiviewFusion:
         self._people = [p for p in self._people if abs(stamp_ns - p.stamp_ns) * 1e-9 < _MEMORY]
         for person in self._people:
             person.seen_by = []
-        unknown = [self._recognise(sighting) for sighting in sightings]
+        unknown = [self._recognise(stamp_ns, sighting) for sighting in sightings]
         newcomers = self._meet(stamp_ns, sightings, unknown)
         fused = [(p, self._fuse(stamp_ns, p)) for p in [*self._people, *newcomers]]
         self._people += [p for p, observation in fused[len(self._people) :] if observation]
@@ -90,14 +91,15 @@ class MultiviewFusion:
 
     # --- who is who --------------------------------------------------------------------------
 
-    def _recognise(self, sighting: Sighting) -> list[Observation]:
+    def _recognise(self, stamp_ns: int, sighting: Sighting) -> list[Observation]:
         """Give what a camera sees to the people known; returns what is left over."""
         cost = np.array(
             [[self._distance(p, sighting.view, o) for o in sighting.people] for p in self._people]
         ).reshape(len(self._people), len(sighting.people))
         left = set(range(len(sighting.people)))
         for row, column in zip(*linear_sum_assignment(cost), strict=True):
-            if cost[row, column] < _KEPT_GATE:
+            silence = max(stamp_ns - self._people[row].stamp_ns, 0) * 1e-9
+            if cost[row, column] < _KEPT_GATE + _SPEED * silence:
                 self._people[row].seen_by.append((sighting.view, sighting.people[column]))
                 left.discard(int(column))
         return [sighting.people[i] for i in sorted(left)]
