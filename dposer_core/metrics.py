@@ -77,6 +77,21 @@ def acceleration(positions: np.ndarray, period: float = 1.0) -> np.ndarray:
     return np.linalg.norm(np.diff(positions, n=2, axis=0), axis=-1) / period**2
 
 
+def accelerations(positions: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Second derivative over uneven time: of the parabola through three samples.
+
+    Args:
+        positions: (T, ..., 3) metres.
+        seconds: (T,) increasing.
+
+    Returns:
+        (T - 2, ..., 3) m/s^2, at the middle samples.
+    """
+    steps = np.diff(seconds).reshape(-1, *[1] * (positions.ndim - 1))
+    velocities = np.diff(positions, axis=0) / steps
+    return 2.0 * np.diff(velocities, axis=0) / (steps[1:] + steps[:-1])
+
+
 def acceleration_error(predicted: np.ndarray, truth: np.ndarray, period: float = 1.0) -> float:
     """Mean size of the difference of the two accelerations (T, J, 3), m/s^2."""
     difference = np.diff(predicted - truth, n=2, axis=0)

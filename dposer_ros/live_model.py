@@ -84,13 +84,10 @@ def load_live_model(config: Config) -> LiveModel:
 
     rehearse()
 
-    def rest_joints(betas: np.ndarray) -> np.ndarray:
-        return tables.joint_template + tables.joint_dirs[..., : len(betas)] @ betas
-
     return LiveModel(
         fitter=PeopleFitter(tables, prior, config),
         info=ModelInfo(name=f'{tables.name}/{tables.sha256[:8]}'),
-        rest_joints=rest_joints,
+        rest_joints=rest_joints_of(tables),
         details={
             'body': tables.name,
             'body_sha256': tables.sha256,
@@ -100,6 +97,11 @@ def load_live_model(config: Config) -> LiveModel:
         },
         rehearse=rehearse,
     )
+
+
+def rest_joints_of(tables) -> Callable[[np.ndarray], np.ndarray]:
+    """betas (10,) -> joints (55, 3) of the T-pose, m, SMPL-X axes."""
+    return lambda betas: tables.joint_template + tables.joint_dirs[..., : len(betas)] @ betas
 
 
 def _warm_up(fitter: Fitter, tables) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -20,6 +21,9 @@ from dposer_core.people import PeopleFitter
 from dposer_core.recording import Recording, read_npz
 from dposer_core.state import FitResult, Status
 from dposer_ros import bags
+
+if TYPE_CHECKING:
+    from dposer_ros.conversions import Cameras
 
 Frame = tuple[int, list[Observation]]
 """Stamp in nanoseconds and the people of one frame."""
@@ -37,6 +41,8 @@ class Clip:
     """Of 2D keypoints."""
     refused: Counter[str] = field(default_factory=Counter)
     """Cause -> frames or people of a bag that could not be used."""
+    frame_id: str = ''
+    """Frame of the states: that of the keypoints in a bag."""
 
 
 @dataclass(frozen=True)
@@ -118,34 +124,100 @@ def _read_bag(
     path: Path, choice: CameraChoice, config: Config, topic: str, camera_topic: str
 ) -> Clip:
     # The conversion of the live node, so that a bag gives what the robot gave.
-    from dposer_ros.conversions import Cameras, cameras_from_msg, observations_from_msg
-    from dposer_ros.gate import Refused
+    from dposer_ros.conversions import cameras_from_msg, ns_from_stamp, observations_from_msg
+    from dposer_ros.refusals import Refused
 
     frames: list[Frame] = []
     refused: Counter[str] = Counter()
-    given = None
-    if choice.camera is not None or choice.size is not None:
-        lens: tuple[PinholeCamera, Undistort] = (choice.resolve(None, None), np.asarray)
-        given = Cameras(raw=lens, rectified=lens)
-    info, cameras = None, given
-    for message, camera_info in bags.read_keypoints(path, topic, camera_topic):
-        if given is None and camera_info is not None and camera_info is not info:
-            info, cameras = camera_info, cameras_from_msg(camera_info)
-        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+    given = _given_cameras(choice)
+    info, cameras, place, read = None, given, None, None
+    adapters = adapter_of_type(config)
+    for recorded in bags.read_keypoints(path, topic, camera_topic, tuple(adapters)):
+        camera_info = recorded.camera
+        if read is None:
+            read = _reader(recorded.msgtype, adapters[recorded.msgtype], config)
         try:
-            observations, bad_people = observations_from_msg(message, cameras, config.input)
+            if given is None and camera_info is not None and camera_info is not info:
+                info, cameras = camera_info, None
+                cameras = cameras_from_msg(camera_info)
+            frame = read(recorded)
+            observations, bad_people = observations_from_msg(frame, cameras, config.input)
+            stamp = ns_from_stamp(frame.header.stamp)
+            place = place or (frame.dim, frame.header.frame_id)
+            _check_order(stamp, frames, (frame.dim, frame.header.frame_id), place)
         except Refused as refusal:
             refused[f'{refusal.cause}: {refusal}'] += 1
             continue
-        refused.update(f'{person.cause}: {person}' for person in bad_people)
-        if frames and stamp <= frames[-1][0]:
-            refused['stamp_order: frame stamp not newer than the one before'] += 1
+        except ObservationError as error:
+            refused[f'camera_info: {error}'] += 1
             continue
+        refused.update(f'{person.cause}: {person}' for person in bad_people)
         frames.append((stamp, observations))
     if not frames:
         reasons = '; '.join(refused) or 'its keypoint topic is empty'
-        raise ObservationError(f'{path}: no frame can be used ({reasons})')
-    return Clip('ROS 2 bag', frames, cameras.raw[0] if cameras else None, refused)
+        raise ObservationError(f'{path}: no frame can be used ({reasons[:1000]})')
+    camera = cameras.raw[0] if cameras and place[0] == 2 else None
+    return Clip('ROS 2 bag', frames, camera, refused, place[1])
+
+
+def adapter_of_type(config: Config) -> dict[str, str]:
+    """Message type -> the value of `input.type` that reads it, the preferred type first."""
+    from dposer_ros.adapters import ADAPTERS, AUTO, NATIVE, NATIVE_TYPE
+
+    types = {NATIVE: NATIVE_TYPE, **{name: a.type for name, a in ADAPTERS.items()}}
+    names = types if config.input.type == AUTO else [config.input.type]
+    found: dict[str, str] = {}
+    for name in names:
+        found.setdefault(types[name], name)
+    return found
+
+
+def _given_cameras(choice: CameraChoice) -> 'Cameras | None':
+    """The user's camera in the place of camera_info; None: that of the bag."""
+    from dposer_ros.conversions import Cameras
+
+    if choice.camera is None and choice.size is None:
+        return None
+    lens: tuple[PinholeCamera, Undistort] = (choice.resolve(None, None), np.asarray)
+    return Cameras(raw=lens, rectified=lens)
+
+
+def _reader(msgtype: str, adapter: str, config: Config) -> Callable[[bags.Recorded], Any]:
+    """How to get a recorded message as the node would have read it."""
+    from rclpy.serialization import deserialize_message
+
+    from dposer_ros.adapters import NATIVE, Context, convert, message_class
+    from dposer_ros.conversions import header_at
+
+    if adapter == NATIVE:
+        return lambda recorded: recorded.message
+    kind, store = message_class(msgtype), bags.with_type(bags.typestore(), msgtype)
+
+    def read(recorded: bags.Recorded) -> Any:
+        # Bytes of rosbags, not those of the file, which nothing has checked.
+        message = deserialize_message(bytes(store.serialize_cdr(recorded.message, msgtype)), kind)
+        arrival = header_at(recorded.recorded_ns, '').stamp
+        context = Context(arrival, config.input.frame_id, config.input.layout)
+        return convert(adapter, message, context)
+
+    return read
+
+
+def _check_order(
+    stamp: int, frames: list[Frame], here: tuple[int, str], place: tuple[int, str]
+) -> None:
+    """Raise Refused for a frame that does not continue those before it."""
+    from dposer_ros.refusals import Refused
+
+    if here != place:
+        raise Refused(
+            'input_changed',
+            f'{here[0]}D keypoints in {here[1]!r} after {place[0]}D ones in {place[1]!r}',
+        )
+    if stamp <= 0:
+        raise Refused('stamp_zero', 'header.stamp is not after 0')
+    if frames and stamp <= frames[-1][0]:
+        raise Refused('stamp_order', 'frame stamp not newer than the one before')
 
 
 def _in_order(frames: list[Frame]) -> list[Frame]:
@@ -157,14 +229,19 @@ def _in_order(frames: list[Frame]) -> list[Frame]:
     return frames
 
 
-def read_config(path: Path | None) -> Config:
+def read_config(path: Path | None, base: Any = None) -> Any:
     """Parameters from a ROS 2 parameter file, or from a YAML file with our parameters alone.
+
+    Args:
+        path: the file; None: the defaults.
+        base: which parameters; None: those of the fit, `Config()`.
 
     Raises:
         ConfigError: not readable, or with keys or values that do not exist.
     """
+    base = Config() if base is None else base
     if path is None:
-        return Config()
+        return base
     try:
         values = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -172,12 +249,13 @@ def read_config(path: Path | None) -> Config:
     if not isinstance(values, dict):
         raise ConfigError(f'{path}: expected parameters by name, got {type(values).__name__}')
     blocks = [v for v in values.values() if isinstance(v, dict) and 'ros__parameters' in v]
-    groups = set(Config.__dataclass_fields__)
+    groups = set(type(base).__dataclass_fields__)
+    is_strict = not blocks and isinstance(base, Config)
     for block in blocks or [values]:
         mine = block.get('ros__parameters', block) or {}
         # A node has parameters of its own beside those of the fit: use_sim_time, topics, ...
-        values = {k: v for k, v in mine.items() if not blocks or k.split('.')[0] in groups}
-    return from_mapping(values)
+        values = {k: v for k, v in mine.items() if is_strict or k.split('.')[0] in groups}
+    return from_mapping(values, base)
 
 
 def load_fitter(config: Config, with_prior: bool = True) -> tuple[Callable[[], PeopleFitter], str]:

@@ -27,7 +27,22 @@ def check_writable(path: Path) -> None:
 
 def write_json(path: Path, values: object) -> None:
     """Write `values`, whole or not at all; the folder is made where it is missing."""
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + '\n')
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text`, whole or not at all; the folder is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    partial.write_text(json.dumps(values, indent=2, allow_nan=False) + '\n', encoding='utf-8')
+    # Text out of a bag may hold what UTF-8 cannot.
+    partial.write_text(text, encoding='utf-8', errors='backslashreplace')
     partial.replace(path)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results; ConfigError where a file is in the way or it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f'{path}: no folder can be made there ({error.strerror})') from error
+    check_writable(path / 'x')

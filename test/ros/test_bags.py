@@ -73,9 +73,9 @@ def test_frames_come_in_order_with_their_camera(storage, as_file, tmp_path):
     if as_file:
         (path,) = path.glob(f'*.{storage}')
     frames = list(bags.read_keypoints(path))
-    assert [frame.header.stamp.nanosec for frame, _ in frames] == [0, 40_000_000, 80_000_000]
+    assert [frame.header.stamp.nanosec for frame, *_ in frames] == [0, 40_000_000, 80_000_000]
     # The first frames were recorded before any camera_info: they get the first one.
-    assert [camera.k[0] for _, camera in frames] == [600.0] * 3
+    assert [camera.k[0] for _, camera, *_ in frames] == [600.0] * 3
     assert frames[0][0].people[0].points.shape == (34,)
 
 
@@ -83,13 +83,13 @@ def test_changed_camera_counts_from_then_on(tmp_path):
     messages = [*demo_messages()]
     messages.insert(3, ('/camera_info', 1_060_000_000, bags.CAMERA_TYPE, camera_info(700.0)))
     frames = list(bags.read_keypoints(write_bag(tmp_path / 'bag', messages)))
-    assert [camera.k[0] for _, camera in frames] == [600.0, 600.0, 700.0]
+    assert [camera.k[0] for _, camera, *_ in frames] == [600.0, 600.0, 700.0]
 
 
 def test_bag_without_camera_gives_none(tmp_path):
     messages = [m for m in demo_messages() if m[0] == '/keypoints']
     frames = list(bags.read_keypoints(write_bag(tmp_path / 'bag', messages)))
-    assert [camera for _, camera in frames] == [None] * 3
+    assert [camera for _, camera, *_ in frames] == [None] * 3
 
 
 def test_bag_looks_like_a_bag(tmp_path):

@@ -1,0 +1,1 @@
+"""What `dposer evaluate-bag` does with a fitted bag: figures, comparisons, a bag, a page."""
