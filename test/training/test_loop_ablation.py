@@ -69,10 +69,3 @@ def test_steps_change_the_denoiser_alone(recorded):
         for protocol, usual in zip(found[f'{steps} steps'], plain, strict=True):
             assert protocol.denoising.steps == steps
             assert dataclasses.replace(protocol, denoising=usual.denoising) == usual
-
-
-def test_papers_rows_have_a_figure_for_every_measure_of_theirs():
-    assert len(loop_ablation._ON_PAPER) == 4
-    columns = [*loop_ablation._ON_PAPER]
-    rows = loop_ablation.paper_rows(columns, {'truncated': (60.98, 15.60, 38.21, 19.87)})
-    assert rows[0].values['AMASS motion MPJPE'] == 19.87

@@ -22,7 +22,6 @@ NOT_BUILT: dict[str, tuple[str, str]] = {
     'S-2': ('Seconds of mesh recovery', 'a column of table 2'),
     'S-9': ('Hand mesh recovery, FreiHAND', 'needs FreiHAND, MANO and detections in its images'),
     'S-12': ('Face reconstruction, WCPA', 'needs WCPA and FLAME'),
-    'S-13': ('Face inverse kinematics', 'no table yet'),
 }
 
 

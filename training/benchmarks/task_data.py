@@ -57,6 +57,14 @@ def hand_sets(options: Options, count: int) -> dict[str, np.ndarray]:
     return {name: _spread(poses, count) for name, poses in sets.items()}
 
 
+def face_sets(options: Options, count: int) -> dict[str, np.ndarray]:
+    """Faces (`count`, 3 + E), jaw and expression, that no prior was trained on."""
+    from training.composition import heldout_parts
+
+    with np.load(packed_path(options)) as packed:
+        return {'generated': _spread(heldout_parts(packed)['face'], count)}
+
+
 def wholebody_sets(options: Options, count: int) -> dict[str, np.ndarray]:
     """Whole bodies (`count`, D) raw that no prior was trained on, by name of the set.
 
