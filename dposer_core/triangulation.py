@@ -2,15 +2,17 @@
 
 import itertools
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
 from dposer_core.camera import PinholeCamera, undistort
 from dposer_core.errors import MediaError
+from dposer_core.kinematics import exp_many
 
 _REFINEMENTS = 2  # Gauss-Newton steps after the linear first guess
 _RIDGE = 1e-6  # m^-2: parallel rays meet nowhere, and say so by a covariance of a kilometre
@@ -51,43 +53,67 @@ def read_calibration(path: Path) -> list[View]:
     Raises:
         MediaError: neither of these formats.
     """
+    return _read(path, _table_view)
+
+
+def read_placements(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Camera name -> R_cam_world (3, 3) and t_cam_world (3,) of such a file, or of a .yaml one.
+
+    Tables need no more than `rotation` (axis-angle) and `translation`, of the world in the
+    camera's optical frame as Pose2Sim and OpenCV write them.
+
+    Raises:
+        MediaError: none of these formats.
+    """
+    cameras = _read(path, lambda name, table: (table.get('name', name), *_placement(table)))
+    return {
+        name: (rotation, translation)
+        for name, rotation, translation in (
+            (c.name, c.R_cam_world, c.t_cam_world) if isinstance(c, View) else c for c in cameras
+        )
+    }
+
+
+def _read(path: Path, read_table: Callable[[str, dict], Any]) -> list:
+    import yaml
+
+    readers = {'.toml': tomllib.loads, '.yaml': yaml.safe_load, '.yml': yaml.safe_load}
     try:
-        if path.suffix == '.toml':
-            return _read_toml(tomllib.loads(path.read_text()))
-        return [_qualisys_view(camera) for camera in ElementTree.parse(path).iter('camera')]
+        if path.suffix not in readers:
+            return [_qualisys_view(camera) for camera in ElementTree.parse(path).iter('camera')]
+        tables = readers[path.suffix](path.read_text())
+        return [read_table(name, table) for name, table in tables.items() if name != 'metadata']
     except (
-        ElementTree.ParseError,
-        tomllib.TOMLDecodeError,
-        KeyError,
-        ValueError,
-        OSError,
-    ) as error:
+        ElementTree.ParseError, tomllib.TOMLDecodeError, yaml.YAMLError, AttributeError, KeyError,
+        TypeError, ValueError, OSError,
+    ) as error:  # fmt: skip
         raise MediaError(
             f'{path} is not a camera calibration ({error!r}); give a Pose2Sim Calib.toml or a'
             ' Qualisys .qca.txt file'
         ) from error
 
 
-def _read_toml(tables: dict) -> list[View]:
-    import cv2
+def _table_view(name: str, table: dict) -> View:
+    (fx, _, cx), (_, fy, cy), _ = table['matrix']
+    width, height = (round(side) for side in table['size'])
+    return View(
+        table.get('name', name),
+        PinholeCamera(fx, fy, cx, cy, width, height),
+        tuple(table['distortions']),
+        *_placement(table),
+    )
 
-    views = []
-    for key, table in tables.items():
-        if key == 'metadata':
-            continue
-        (fx, _, cx), (_, fy, cy), _ = table['matrix']
-        width, height = (round(side) for side in table['size'])
-        rotation, _ = cv2.Rodrigues(np.array(table['rotation'], dtype=np.float64))
-        views.append(
-            View(
-                table.get('name', key),
-                PinholeCamera(fx, fy, cx, cy, width, height),
-                tuple(table['distortions']),
-                rotation,
-                np.array(table['translation'], dtype=np.float64),
-            )
-        )
-    return views
+
+def _placement(table: dict) -> tuple[np.ndarray, np.ndarray]:
+    """R_cam_world and t_cam_world of a camera's table."""
+    rotation, translation = (
+        np.array(table[key], dtype=np.float64) for key in ('rotation', 'translation')
+    )
+    if rotation.shape != (3,) or translation.shape != (3,):
+        raise ValueError(f'rotation {table["rotation"]}, translation {table["translation"]}')
+    if not np.isfinite([rotation, translation]).all():
+        raise ValueError('a number is not finite')
+    return exp_many(rotation[None])[0], translation
 
 
 def _qualisys_view(element: ElementTree.Element) -> View:

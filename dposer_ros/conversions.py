@@ -258,6 +258,30 @@ def _mirrored(sigma: np.ndarray) -> np.ndarray:
     return flip @ sigma @ flip  # lower triangular again, with a positive diagonal
 
 
+def keypoint_frame_msg(observations: Sequence[Observation], header: Header) -> KeypointFrame:
+    """3D observations with the Cholesky factors of their points, as they came from several views.
+
+    The stamps of the observations are not looked at.
+    """
+    msg = KeypointFrame(
+        header=header,
+        layout='coco_wholebody133',
+        dim=KeypointFrame.DIM_3D,
+        unit=KeypointFrame.UNIT_METRE,
+    )
+    rows, columns = np.triu_indices(3)
+    for observation in observations:
+        absent = observation.confidence[:, None] == 0.0
+        covariance = observation.sigma @ observation.sigma.transpose(0, 2, 1)
+        person = PersonKeypoints(track_id=observation.track_id, score=float('nan'))
+        person.bbox = [float('nan')] * 4
+        person.points = _float32(np.where(absent, np.nan, observation.points)).tolist()
+        person.confidence = _float32(observation.confidence).tolist()
+        person.covariance = _float32(covariance[:, rows, columns]).tolist()
+        msg.people.append(person)
+    return msg
+
+
 # --- out -----------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,7 @@ class KeypointSource:
         callback: given each message as it came; it asks `read` for the KeypointFrame.
         config: `input.type` and what headerless messages lack.
         on_incompatible: called when a publisher's QoS does not fit; None: rclpy logs it.
+        topic: its name.
 
     Raises:
         ConfigError: the message package of a type asked for by name is missing.
@@ -49,9 +50,11 @@ class KeypointSource:
         callback: Callable[[Any], None],
         config: InputConfig,
         on_incompatible: Callable[[Any], None] | None = None,
+        topic: str = TOPIC,
     ) -> None:
         self._node, self._callback, self._config = node, callback, config
         self._on_incompatible = on_incompatible
+        self._topic = topic
         self._subscription: Subscription | None = None
         self._unusable: set[str] = set()
         self._timer = None
@@ -92,7 +95,7 @@ class KeypointSource:
             self._node.destroy_subscription(self._subscription)
         self._subscription = self._node.create_subscription(
             kind,
-            TOPIC,
+            self._topic,
             self._callback,
             copy.copy(KEYPOINTS_QOS),  # rclpy writes overrides into it
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),

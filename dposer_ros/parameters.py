@@ -147,7 +147,7 @@ class NodeConfig:
 
 
 # rclpy declares these on every node.
-_RCLPY_PARAMETERS = ('use_sim_time', 'start_type_description_service')
+RCLPY_PARAMETERS = ('use_sim_time', 'start_type_description_service')
 
 
 class NodeParameters:
@@ -208,7 +208,7 @@ class NodeParameters:
         for name in overrides:
             if (
                 name in self._known
-                or name in _RCLPY_PARAMETERS
+                or name in RCLPY_PARAMETERS
                 or name.startswith('qos_overrides.')
             ):
                 continue

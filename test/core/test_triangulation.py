@@ -8,7 +8,13 @@ from scipy.spatial.transform import Rotation
 
 from dposer_core.camera import PinholeCamera
 from dposer_core.errors import MediaError
-from dposer_core.triangulation import View, on_ray, read_calibration, triangulate_points
+from dposer_core.triangulation import (
+    View,
+    on_ray,
+    read_calibration,
+    read_placements,
+    triangulate_points,
+)
 
 QUALISYS = """<calibration><cameras><camera serial="a">
 <fov_video left="0" right="1079" top="0" bottom="1919"/>
@@ -170,6 +176,34 @@ def test_both_file_formats_give_the_same_camera(tmp_path: Path, name: str, text:
     # The camera stands 3 m in front of the world's xz plane, 1 m up, and looks along y.
     assert view.to_camera(np.array([0.0, 0.0, 1.0])) == pytest.approx([0, 0, 3], abs=1e-9)
     assert view.to_camera(np.array([0.5, 0.0, 2.0])) == pytest.approx([0.5, -1, 3], abs=1e-9)
+
+
+PLACES = """
+a:
+  rotation: [1.5707963267948966, 0.0, 0.0]
+  translation: [0.0, 1.0, 3.0]
+"""
+
+
+@pytest.mark.parametrize(
+    ('name', 'text'), [('a.qca.txt', QUALISYS), ('Calib.toml', TOML), ('rig.yaml', PLACES)]
+)
+def test_where_a_camera_stands_needs_no_lens(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    ((camera, (rotation, translation)),) = read_placements(tmp_path / name).items()
+    assert camera == 'a'
+    assert rotation @ [0.5, 0.0, 2.0] + translation == pytest.approx([0.5, -1, 3], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    'text',
+    ['[1, 2]', 'a: 1', 'a: {rotation: [0, 0], translation: [0, 0, 1]}', 'a: {rotation: [0, 0, 0]}',
+     'a: {rotation: [.nan, 0, 0], translation: [0, 0, 1]}', 'a: !!python/object:os.system x'],
+)  # fmt: skip
+def test_a_yaml_file_without_places_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / 'rig.yaml').write_text(text)
+    with pytest.raises(MediaError, match=r'rig\.yaml'):
+        read_placements(tmp_path / 'rig.yaml')
 
 
 @pytest.mark.parametrize('name', ['Calib.toml', 'a.qca.txt'])
