@@ -12,6 +12,7 @@ from dposer_core import keypoints, skeleton
 from dposer_core.camera import PinholeCamera, Undistort, camera_from_info
 from dposer_core.config import InputConfig
 from dposer_core.errors import ObservationError
+from dposer_core.mixed import put_beside
 from dposer_core.observation import Observation
 from dposer_core.rotations import chain_quat_xyzw, rotvec_to_quat_xyzw
 from dposer_core.state import BodyState, FitResult, Source
@@ -110,6 +111,41 @@ def observations_from_msg(
     return observations, refused
 
 
+def with_beside(
+    observations: list[Observation],
+    frame_id: str,
+    beside: KeypointFrame,
+    config: InputConfig,
+) -> tuple[list[Observation], list[Refused]]:
+    """The people of a 2D frame with the 3D points of another message put beside them.
+
+    Args:
+        observations: of the frame.
+        frame_id: of the frame, optical.
+        beside: 3D keypoints in that frame, of the same instant.
+        config: confidence threshold.
+
+    Raises:
+        Refused: nothing in `beside` can be used.
+    """
+    if any(observation.dim != 2 for observation in observations):
+        raise Refused('dim', '3D keypoints can stand beside 2D ones only; `keypoints` is in 3D')
+    if beside.dim != KeypointFrame.DIM_3D:
+        raise Refused('dim', f'dim {beside.dim} beside 2D keypoints: must be DIM_3D (3)')
+    if beside.header.frame_id != frame_id:
+        raise Refused(
+            'frame',
+            f"3D keypoints in frame '{beside.header.frame_id}' beside 2D ones in '{frame_id}': "
+            'publish them in the optical frame of the camera',
+        )
+    others, refused = observations_from_msg(beside, None, config)
+    joined, unclaimed = put_beside(observations, others)
+    if unclaimed:
+        reason = f'3D points of {unclaimed} people lie on nobody in the picture'
+        refused.append(Refused('unclaimed', reason))
+    return joined, refused
+
+
 def _check_frame(msg: KeypointFrame, cameras: Cameras | None) -> np.ndarray:
     """Factor (dim,) that brings the message's points to pixels or metres; raises Refused."""
     try:
@@ -179,6 +215,7 @@ def _observation(
     )
 
 
+@np.errstate(invalid='ignore')  # a signalling NaN makes numpy warn when it becomes a float64
 def _usable_points(
     person: PersonKeypoints, dim: int
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
