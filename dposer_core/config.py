@@ -53,6 +53,29 @@ class InputConfig:
         '', 'order of points of multiarray and json input; empty: from their number'
     )
     frame_id: str = param('', 'frame of messages without a header (multiarray, json)')
+    beside: str = param(
+        'none',
+        'what comes on `keypoints_3d` beside 2D keypoints, in their frame: a hand tracker, say',
+        choices=(
+            'none',
+            'auto',
+            'keypoint_frame',
+            'yolo_3d',
+            'zed',
+            'jsk',
+            'azure_kinect',
+            'named_poses',
+            'multiarray',
+            'json',
+        ),
+    )
+    sync_slop: float = param(
+        0.02,
+        '2D and 3D keypoints stamped within this are of one instant',
+        unit='s',
+        low=0.0,
+        high=0.2,
+    )
     confidence_threshold: float = param(
         0.3, 'points below this confidence count as absent', low=0.0, high=1.0, live=True
     )

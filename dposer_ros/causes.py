@@ -43,6 +43,14 @@ CAUSES = {
         'the fit in progress takes longer than `worker.hang_timeout`',
         'free the processor, or run `worker.isolation: process`, which starts it again',
     ),
+    'frame': Cause(
+        '3D keypoints beside 2D ones stand in another frame',
+        'publish them in the optical frame of the camera',
+    ),
+    'fusion_failed': Cause(
+        'dposer_fusion raised what nobody foresaw; the instant is lost',
+        'the log has the traceback; report it',
+    ),
     'image_size': Cause(
         'keypoints and camera_info belong to pictures of different size',
         'publish a camera_info for the picture that the detector sees',
@@ -58,6 +66,10 @@ CAUSES = {
     'no_camera': Cause(
         '2D keypoints came, but no camera_info',
         'publish one, or remap it: `camera_info_topic:=/camera/camera_info`',
+    ),
+    'no_extrinsics': Cause(
+        'dposer_fusion does not know where a camera stands',
+        'publish /tf_static from `world_frame` to the frame of camera_info, or set `calibration`',
     ),
     'no_frame': Cause(
         'the keypoints name no frame, so no TF can be broadcast',
@@ -92,9 +104,17 @@ CAUSES = {
         'a faster detector, synchronised clocks; a bag needs `--clock` and `use_sim_time:=true`',
     ),
     'stamp_zero': Cause('the stamp is zero', 'copy the stamp of the image into `header.stamp`'),
+    'unclaimed': Cause(
+        '3D points beside 2D ones lie on nobody in the picture',
+        'look at the calibration between the two detectors, and at their latencies',
+    ),
     'unit': Cause(
         '`unit` does not fit `dim`, or normalised points lack the size of the image',
         '2D: UNIT_PIXEL, or UNIT_NORMALIZED with image_width and image_height; 3D: UNIT_METRE',
+    ),
+    'unpaired': Cause(
+        'points came on `keypoints_3d` for a time at which `keypoints` has no frame',
+        'stamp both with the time of the image; raise `input.sync_slop` for slow cameras',
     ),
 }
 

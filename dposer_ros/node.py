@@ -30,6 +30,7 @@ from dposer_ros.conversions import (
     header_at,
     ns_from_stamp,
     observations_from_msg,
+    with_beside,
 )
 from dposer_ros.diagnostics import Diagnostics, FrameTimes
 from dposer_ros.events import SHORT_GAP, Event, TrackWatch
@@ -37,6 +38,7 @@ from dposer_ros.gate import StampGate
 from dposer_ros.keypoint_source import KeypointSource
 from dposer_ros.latest import LatestWorker
 from dposer_ros.live_model import LiveModel, load_live_model
+from dposer_ros.mixed_input import MixedInput
 from dposer_ros.msg import KeypointFrame, TrackEvent
 from dposer_ros.outputs import Counters, Outputs
 from dposer_ros.parameters import NodeParameters
@@ -86,8 +88,10 @@ class WholeBodyNode(LifecycleNode):
         )
         self._model: LiveModel | None = None
         self._outputs: Outputs | None = None
-        self._worker: LatestWorker[tuple[KeypointFrame, FrameTimes]] | None = None
+        self._worker: LatestWorker[tuple[KeypointFrame, FrameTimes, KeypointFrame | None]] | None
+        self._worker = None
         self._source: KeypointSource | None = None
+        self._mixed: MixedInput | None = None
         self._camera_input: Subscription | None = None
         self._cameras: Cameras | None = None
         self.enabled = True
@@ -166,7 +170,16 @@ class WholeBodyNode(LifecycleNode):
         age = (now_ns - stamp_ns) * 1e-9
         self.diagnostics.arrived(stamp_ns, age, msg.seq)
         self._gate.admit(stamp_ns, now_ns, self._settings.core.input)
-        self._worker.put((msg, FrameTimes(age)))
+        arrival = msg, FrameTimes(age)
+        if self._mixed is None:
+            self._put(arrival, None)
+        else:
+            self._mixed.add(stamp_ns, arrival)
+
+    def _put(
+        self, arrival: tuple[KeypointFrame, FrameTimes], beside: KeypointFrame | None
+    ) -> None:
+        self._worker.put((*arrival, beside))
 
     @guarded
     def _on_camera_info(self, msg: CameraInfo) -> None:
@@ -185,8 +198,8 @@ class WholeBodyNode(LifecycleNode):
 
     # --- one frame: worker thread -------------------------------------------------------------
 
-    def _fit_latest(self, arrival: tuple[KeypointFrame, FrameTimes]) -> None:
-        msg, times = arrival
+    def _fit_latest(self, arrival: tuple[KeypointFrame, FrameTimes, KeypointFrame | None]) -> None:
+        msg, times, beside = arrival
         times.taken()
         self.snapshots.add('keypoints', msg)
         config = self._live_config()
@@ -194,6 +207,9 @@ class WholeBodyNode(LifecycleNode):
             raise Refused('stamp_stale', 'the frame grew too old while the fit was busy')
         with times.stage('preprocess'):
             observations, refused = observations_from_msg(msg, self._cameras, config.input)
+            if beside is not None:
+                observations, left = self._with_beside(observations, msg, beside, config)
+                refused += left
         for refusal in refused:
             self.refusals.add(refusal.cause, str(refusal))
         with times.stage('fit'):
@@ -201,6 +217,19 @@ class WholeBodyNode(LifecycleNode):
         if self._publish(results, msg.header, times):
             deadline = config.fit.deadline
             self.diagnostics.answered(self._published_ns, times, results, deadline)
+
+    def _with_beside(
+        self,
+        observations: list[Observation],
+        msg: KeypointFrame,
+        beside: KeypointFrame,
+        config: Config,
+    ) -> tuple[list[Observation], list[Refused]]:
+        """As `with_beside`; what cannot be used is left out, and the frame stands."""
+        try:
+            return with_beside(observations, msg.header.frame_id, beside, config.input)
+        except Refused as refusal:
+            return observations, [refusal]
 
     def _step(
         self,
@@ -405,6 +434,8 @@ class WholeBodyNode(LifecycleNode):
             self._settings.core.input,
             refuses_qos(self.refusals.add, '/keypoints', is_input=True),
         )
+        if self._settings.core.input.beside != 'none':
+            self._mixed = MixedInput(self, self.refusals, self._settings.core.input, self._put)
 
     @transition(on_failure=TransitionCallbackReturn.ERROR)
     def on_deactivate(self) -> None:
@@ -451,6 +482,9 @@ class WholeBodyNode(LifecycleNode):
         super().destroy_node()
 
     def _stop_input(self) -> None:
+        mixed, self._mixed = self._mixed, None
+        if mixed is not None:
+            mixed.close()
         source, self._source = self._source, None
         if source is not None:
             source.close()
@@ -508,6 +542,8 @@ class WholeBodyNode(LifecycleNode):
         if worker is None:
             return
         self._gate.clear()
+        if self._mixed is not None:
+            self._mixed.clear()
         worker.forget()
         worker.post(lambda: self.forget(Event(TrackEvent.TIME_JUMP, reason)))
 

@@ -20,7 +20,14 @@ from dposer_core.errors import ObservationError
 WARN_PERIOD = 5.0  # s, per cause
 
 # Causes that do not go away by themselves.
-ERROR_CAUSES = ('camera_info', 'callback_failed', 'fit_failed', 'fit_hangs', 'output_failed')
+ERROR_CAUSES = (
+    'camera_info',
+    'callback_failed',
+    'fit_failed',
+    'fit_hangs',
+    'fusion_failed',
+    'output_failed',
+)
 
 
 class Refused(ObservationError):

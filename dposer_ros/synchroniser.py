@@ -50,7 +50,7 @@ class Synchroniser(Generic[Item]):
         self._slop_ns, self._max_wait = int(slop * 1e9), max_wait
         self._heard: dict[str, float | None] = dict.fromkeys(sources)
         self._pending: list[Instant[Item]] = []
-        self._given_ns: int | None = None
+        self._given: Instant[Item] | None = None
         self.dropped: Counter[str] = Counter()
         """Messages by source that came too late for their instant."""
         self.jumps = 0
@@ -68,8 +68,8 @@ class Synchroniser(Generic[Item]):
         if set(self._heard.values()) == {None}:  # give all of them the time to begin
             self._heard = dict.fromkeys(self._heard, now)
         self._heard[source] = now
-        newest = max([i.stamp_ns for i in self._pending], default=self._given_ns)
-        if newest is not None and newest - stamp_ns > TIME_JUMP_NS:
+        known = [*self._pending, *([self._given] if self._given else [])]
+        if known and max(i.stamp_ns for i in known) - stamp_ns > TIME_JUMP_NS:
             self.clear()
             self.jumps += 1
         instant = self._instant_for(source, stamp_ns, now)
@@ -90,7 +90,7 @@ class Synchroniser(Generic[Item]):
         last = max(last, len(self._pending) - _MAX_PENDING - 1)
         ready, self._pending = self._pending[: last + 1], self._pending[last + 1 :]
         if ready:
-            self._given_ns = ready[-1].stamp_ns
+            self._given = ready[-1]
         return ready
 
     def silent(self, now: float) -> list[str]:
@@ -100,22 +100,24 @@ class Synchroniser(Generic[Item]):
     def clear(self) -> None:
         """Time starts again: forget what waits."""
         self._pending.clear()
-        self._given_ns = None
+        self._given = None
 
     def _instant_for(self, source: str, stamp_ns: int, now: float) -> Instant[Item] | None:
         """The nearest pending instant that lacks this source, or a new one; None: too late."""
-        near = [
-            i
-            for i in self._pending
-            if all(abs(stamp - stamp_ns) <= self._slop_ns for stamp, _ in i.items.values())
-        ]
-        open_ = [i for i in near if source not in i.items]
-        if open_:
-            return min(open_, key=lambda i: abs(i.stamp_ns - stamp_ns))
-        if near or (
-            self._given_ns is not None and stamp_ns <= self._given_ns + self._slop_ns // 2
+        near = [instant for instant in self._pending if self._fits(instant, source, stamp_ns)]
+        if near:
+            return min(near, key=lambda instant: abs(instant.stamp_ns - stamp_ns))
+        given = self._given
+        if given is not None and (
+            stamp_ns <= given.stamp_ns or self._fits(given, source, stamp_ns)
         ):
             return None
         instant: Instant[Item] = Instant(arrived=now)
         self._pending.append(instant)
         return instant
+
+    def _fits(self, instant: Instant[Item], source: str, stamp_ns: int) -> bool:
+        """Whether a message of this source and stamp is one that the instant lacks."""
+        return source not in instant.items and all(
+            abs(stamp - stamp_ns) <= self._slop_ns for stamp, _ in instant.items.values()
+        )

@@ -82,6 +82,14 @@ def test_a_source_that_never_spoke_is_not_waited_for():
     assert 'c' in synchroniser.silent(1.6)
 
 
+def test_sources_faster_than_the_slop_lose_nothing():
+    """200 Hz with 15 ms of slop: what belongs together still does, as the stamps are the same."""
+    stamps = [1000 + 5 * k for k in range(50)]
+    events = [(t + late, s, t) for t in stamps for s, late in (('a', 1), ('b', 2))]
+    given, synchroniser = fed(events, 'ab')
+    assert given == [{'a': t, 'b': t} for t in stamps] and not synchroniser.dropped
+
+
 def test_a_frame_behind_its_instant_is_counted():
     events = [*frames(3), (1500, 'b', 1005)]
     given, synchroniser = fed(events)
