@@ -1,5 +1,6 @@
 """ROS 2 bags (MCAP, SQLite) read without ROS: keypoints frame by frame, with their camera."""
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,8 +33,12 @@ class Recorded(NamedTuple):
     recorded_ns: int
 
 
+@functools.cache
 def typestore() -> Typestore:
-    """The message types of ROS 2 and those of msg/, for reading and writing bags."""
+    """The message types of ROS 2 and those of msg/, for reading and writing bags.
+
+    There is one for all, as it takes a second to make.
+    """
     store = get_typestore(Stores.ROS2_KILTED)
     _register(store, 'dposer_ros', _message_folder())
     return store

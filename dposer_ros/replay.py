@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -24,6 +24,8 @@ from dposer_ros import bags
 
 if TYPE_CHECKING:
     from dposer_ros.conversions import Cameras
+
+_MAX_OFF = 10.0  # s, between the stamps of a bag and their times of recording
 
 Frame = tuple[int, list[Observation]]
 """Stamp in nanoseconds and the people of one frame."""
@@ -123,28 +125,51 @@ def clip_from_recording(recording: Recording, choice: CameraChoice, fps: float =
 def _read_bag(
     path: Path, choice: CameraChoice, config: Config, topic: str, camera_topic: str
 ) -> Clip:
-    # The conversion of the live node, so that a bag gives what the robot gave.
+    refused: Counter[str] = Counter()
+    frames = list(_bag_frames(path, choice, config, topic, camera_topic, refused))
+    kept = _continuous(frames, refused)
+    if not kept:
+        reasons = '; '.join(refused) or 'its keypoint topic is empty'
+        raise ObservationError(f'{path}: no frame can be used ({reasons[:1000]})')
+    people = [(frame.stamp_ns, frame.observations) for frame in kept]
+    camera = next((frame.camera for frame in reversed(kept) if frame.camera), None)
+    return Clip('ROS 2 bag', people, camera, refused, kept[0].frame_id)
+
+
+class _BagFrame(NamedTuple):
+    stamp_ns: int
+    recorded_ns: int
+    frame_id: str
+    dim: int
+    observations: list[Observation]
+    camera: PinholeCamera | None
+    """Of 2D keypoints."""
+
+
+def _bag_frames(
+    path: Path,
+    choice: CameraChoice,
+    config: Config,
+    topic: str,
+    camera_topic: str,
+    refused: Counter[str],
+) -> Iterator[_BagFrame]:
+    """What the conversion of the live node makes of the bag; counts what it refuses."""
     from dposer_ros.conversions import cameras_from_msg, ns_from_stamp, observations_from_msg
     from dposer_ros.refusals import Refused
 
-    frames: list[Frame] = []
-    refused: Counter[str] = Counter()
-    given = _given_cameras(choice)
-    info, cameras, place, read = None, given, None, None
     adapters = adapter_of_type(config)
+    given = _given_cameras(choice)
+    info, cameras, read = None, given, None
     for recorded in bags.read_keypoints(path, topic, camera_topic, tuple(adapters)):
-        camera_info = recorded.camera
         if read is None:
             read = _reader(recorded.msgtype, adapters[recorded.msgtype], config)
         try:
-            if given is None and camera_info is not None and camera_info is not info:
-                info, cameras = camera_info, None
-                cameras = cameras_from_msg(camera_info)
-            frame = read(recorded)
-            observations, bad_people = observations_from_msg(frame, cameras, config.input)
-            stamp = ns_from_stamp(frame.header.stamp)
-            place = place or (frame.dim, frame.header.frame_id)
-            _check_order(stamp, frames, (frame.dim, frame.header.frame_id), place)
+            if given is None and recorded.camera is not info:
+                info, cameras = recorded.camera, None
+                cameras = cameras_from_msg(info)
+            msg = read(recorded)
+            observations, bad_people = observations_from_msg(msg, cameras, config.input)
         except Refused as refusal:
             refused[f'{refusal.cause}: {refusal}'] += 1
             continue
@@ -152,12 +177,44 @@ def _read_bag(
             refused[f'camera_info: {error}'] += 1
             continue
         refused.update(f'{person.cause}: {person}' for person in bad_people)
-        frames.append((stamp, observations))
+        yield _BagFrame(
+            ns_from_stamp(msg.header.stamp),
+            recorded.recorded_ns,
+            msg.header.frame_id,
+            msg.dim,
+            observations,
+            cameras.raw[0] if cameras and msg.dim == 2 else None,
+        )
+
+
+def _continuous(frames: list[_BagFrame], refused: Counter[str]) -> list[_BagFrame]:
+    """The frames that follow each other; counts the others.
+
+    One stamp from far ahead would make all that follow it old, so each is judged by the time of
+    its recording first: stamps may lie anywhere from that, but all in the same place.
+    """
     if not frames:
-        reasons = '; '.join(refused) or 'its keypoint topic is empty'
-        raise ObservationError(f'{path}: no frame can be used ({reasons[:1000]})')
-    camera = cameras.raw[0] if cameras and place[0] == 2 else None
-    return Clip('ROS 2 bag', frames, camera, refused, place[1])
+        return []
+    usual_ns = int(np.median([frame.stamp_ns - frame.recorded_ns for frame in frames]))
+    kept: list[_BagFrame] = []
+    for frame in frames:
+        off = (frame.stamp_ns - frame.recorded_ns - usual_ns) * 1e-9
+        first = kept[0] if kept else frame
+        if frame.stamp_ns <= 0:
+            refused['stamp_zero: header.stamp is not after 0'] += 1
+        elif abs(off) > _MAX_OFF:
+            cause = 'stamp_future' if off > 0 else 'stamp_stale'
+            refused[f'{cause}: {abs(off):.0f} s off, by the times of recording'] += 1
+        elif (frame.frame_id, frame.dim) != (first.frame_id, first.dim):
+            refused[
+                f'input_changed: {frame.dim}D keypoints in {frame.frame_id!r} after '
+                f'{first.dim}D ones in {first.frame_id!r}'
+            ] += 1
+        elif kept and frame.stamp_ns <= kept[-1].stamp_ns:
+            refused['stamp_order: frame stamp not newer than the one before'] += 1
+        else:
+            kept.append(frame)
+    return kept
 
 
 def adapter_of_type(config: Config) -> dict[str, str]:
@@ -201,23 +258,6 @@ def _reader(msgtype: str, adapter: str, config: Config) -> Callable[[bags.Record
         return convert(adapter, message, context)
 
     return read
-
-
-def _check_order(
-    stamp: int, frames: list[Frame], here: tuple[int, str], place: tuple[int, str]
-) -> None:
-    """Raise Refused for a frame that does not continue those before it."""
-    from dposer_ros.refusals import Refused
-
-    if here != place:
-        raise Refused(
-            'input_changed',
-            f'{here[0]}D keypoints in {here[1]!r} after {place[0]}D ones in {place[1]!r}',
-        )
-    if stamp <= 0:
-        raise Refused('stamp_zero', 'header.stamp is not after 0')
-    if frames and stamp <= frames[-1][0]:
-        raise Refused('stamp_order', 'frame stamp not newer than the one before')
 
 
 def _in_order(frames: list[Frame]) -> list[Frame]:

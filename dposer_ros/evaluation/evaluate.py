@@ -27,6 +27,7 @@ from dposer_ros.replay import (
     read_clip,
     read_config,
     replay,
+    warm_up,
 )
 from dposer_ros.report_file import make_folder, write_json
 
@@ -132,6 +133,7 @@ def _fitted(bag: Path, config: Config, options: Options, progress: Progress) -> 
         bag, CameraChoice(), config, topic=options.topic, camera_topic=options.camera_topic
     )
     make, model = load_fitter(config, options.prior)
+    warm_up(make, clip.frames)
     with progress('fitting', len(clip.frames)) as advance:
         outcome = replay(make(), clip.frames, advance)
     if not outcome.results:

@@ -96,7 +96,10 @@ def _pictures(found: Findings) -> str:
             f'<figure><img alt="{_text(text)}" src="{data}"><figcaption>{_text(text)}'
             '</figcaption></figure>'
         )
-    note = f'<p class="small">By the {what}; left as the camera sees it, right from the side.</p>'
+    note = (
+        f'<p class="small">By the {what}; left as the camera sees it, right from the side; '
+        'colours as below.</p>'
+    )
     return f'{note}<div class="pictures">{"".join(figures)}</div>'
 
 

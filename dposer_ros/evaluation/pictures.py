@@ -12,7 +12,6 @@ from dposer_core.render import (
     BACKGROUND,
     Mesh,
     draw_keypoints,
-    draw_legend,
     draw_mesh,
     source_colors,
 )
@@ -46,7 +45,6 @@ def frame_picture(run: Run, body: Body, row: int) -> bytes:
         else _around(run, row, meshes, 0.0)
     )
     picture = cv2.hconcat([front, _around(run, row, meshes[:1], np.pi / 2)])
-    draw_legend(picture, (10, 10), 0.4)
     return cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
 
 

@@ -38,8 +38,10 @@ def pelvis_track(run: Run, accuracy: Accuracy | None) -> Figure:
             axes[name].plot(seconds, places[:, row], color=colour, label=body)
         axes['way'].plot(places[:, 0], places[:, 2], color=colour, label=body)
     if accuracy is not None:
-        for rows in accuracy.match.motion.people.values():
-            motion = accuracy.match.motion
+        motion = accuracy.match.motion
+        during = (motion.stamp_ns >= run.stamps[0]) & (motion.stamp_ns <= run.stamps[-1])
+        for everything in motion.people.values():
+            rows = everything[during[everything]]
             truth = motion.points[rows][:, list(motion.layout.root)].mean(axis=1)
             seconds = _seconds(run, motion.stamp_ns[rows])
             for row, name in enumerate('xyz'):

@@ -28,6 +28,7 @@ from dposer_ros import bags
 from dposer_ros.conversions import ModelInfo, header_at
 from dposer_ros.diagnostics import FrameTimes
 from dposer_ros.evaluation.run import Answer, Run
+from dposer_ros.events import Event
 from dposer_ros.launch_arguments import NODE_NAME
 from dposer_ros.msg import FitStats, TrackEvent
 from dposer_ros.outputs import Counters, Outputs
@@ -110,8 +111,12 @@ def _publish(
     answer: Answer, run: Run, outputs: Outputs, events: 'BagPublisher', config: NodeConfig
 ) -> None:
     header = header_at(answer.stamp_ns, run.clip.frame_id)
+    before = outputs.primary_id
     outputs.publish(answer.results, header, _NoTimes(0.0), Counters(), config, run.clip.camera)
-    for event in answer.events:
+    told = list(answer.events)
+    if outputs.primary_id not in ('', before):
+        told.append(Event(TrackEvent.PRIMARY, 'is primary now', outputs.primary_id))
+    for event in told:
         msg = TrackEvent(kind=event.kind, reason=event.reason, body_id=event.body_id)
         msg.header = header
         events.publish(msg)
