@@ -156,7 +156,7 @@ class FitConfig:
         live=True,
     )
     sigma_px_relative: float = param(
-        0.01,
+        0.015,
         'detector noise (1 sigma) as a share of the height of the person in the image',
         low=0.0001,
         high=0.1,
@@ -253,7 +253,7 @@ class FusionConfig:
     )
     world_frame: str = param('world', 'frame of the keypoints that are published')
     sigma_px_relative: float = param(
-        0.01,
+        0.015,
         'detector noise (1 sigma) as a share of the height of the person in the image',
         low=0.0001,
         high=0.1,

@@ -26,6 +26,7 @@ from dposer_core.kinematics import (
     Posed,
 )
 from dposer_core.observation import NUM_POINTS, Observation
+from dposer_core.sides import Sides
 from dposer_core.state import BodyState, FitResult, FitStats, Quality, Source, Status
 from dposer_core.window import Frame, Pose, Smoothness, SolveError, StiffError, Window
 
@@ -124,6 +125,7 @@ class PoseFitter:
         self._given_betas: np.ndarray | None = None
         self._freeze_after: float | None = None  # s, instead of the configured time
         self._hand_seen_ns = [0, 0]
+        self._sides = Sides()
         self._stages: dict[str, float] = {}  # seconds of this frame
         self._last: FitResult | None = None
         self._last_velocity = (np.zeros(3), np.zeros((1 + len(skeleton.PRIOR_JOINTS), 3)))
@@ -171,6 +173,7 @@ class PoseFitter:
         """
         clock = time.perf_counter()
         self._stages = dict.fromkeys(STAGES, 0.0)
+        observation = self._with_sides(observation)
         seen = self._evidence(observation)
         if int(seen.present[evidence.BODY_POINTS].sum()) < self.config.track.min_points:
             return self.predict(observation.stamp_ns)
@@ -443,6 +446,17 @@ class PoseFitter:
     def _cost_of_newest(self, seen: _Evidence) -> float:
         return seen.cost_data + seen.cost_prior
 
+    def _with_sides(self, observation: Observation) -> Observation:
+        """The observation, with left and right as the track knows them."""
+        if not self._window.frames:
+            return observation
+        pose = self._predicted_pose(observation.stamp_ns)
+        expected, height = self.kinematics.landmarks(self._pose(pose)), self._height(pose)
+        if observation.dim == 2:
+            height *= observation.camera.fy / max(pose.pelvis[2], 0.2)
+            expected = observation.camera.project(expected)
+        return self._sides.corrected(observation, expected, height)
+
     def _predicted_pose(self, stamp_ns: int) -> Pose:
         """Constant velocity, damped, from the two newest frames."""
         newest = self._window.frames[-1]
@@ -506,6 +520,7 @@ class PoseFitter:
                 residual_rms_m=float('nan') if is_2d else seen.rms,
                 warm_started=warm,
                 converged=converged,
+                sides_exchanged=self._sides.is_exchanged,
             ),
         )
         return self._last

@@ -70,6 +70,7 @@ class FitStats:
     residual_rms_m: float = float('nan')  # 3D input
     warm_started: bool = False
     converged: bool = False
+    sides_exchanged: bool = False  # the detector had exchanged left and right
 
 
 @dataclass(frozen=True)

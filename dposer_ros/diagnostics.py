@@ -143,6 +143,7 @@ class Diagnostics:
             self._deadline_misses = 0
             self._clock_jumps: list[str] = []
             self._events: Counter[str] = Counter()
+            self._sides_exchanged = 0
 
     def happened(self, kind: str, reason: str) -> None:
         """Count an event by its kind, and remember the newest jump of time."""
@@ -187,6 +188,7 @@ class Diagnostics:
             while now - self._frames[0][0] > WINDOW:
                 self._frames.popleft()
             self._results = results
+            self._sides_exchanged += sum(r.stats.sides_exchanged for r in results)
             self._deadline_misses += times.stages.get('fit', 0.0) > deadline
 
     def report(
@@ -291,6 +293,7 @@ class Diagnostics:
         for result in self._results:
             keys[f'{result.body_id}_status'] = Status(result.status).name
             keys[f'{result.body_id}_observed'] = round(result.observed_fraction, 3)
+        keys['sides_exchanged'] = self._sides_exchanged
         keys |= {f'events_{kind.lower()}': n for kind, n in sorted(self._events.items())}
         present = sum(result.status != Status.LOST for result in self._results)
         swaps = self._events['ID_SWAP_SUSPECTED']
