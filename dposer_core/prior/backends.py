@@ -1,13 +1,13 @@
-"""Back ends of a TimeFC network: time table, trunk in ONNX Runtime or torch, reference formula.
+"""Back ends of a prior's networks: time table, trunk in ONNX Runtime or torch, reference formula.
 
 Two fifths of a TimeFC network depend on the diffusion time only. They are evaluated once per time
-and cached (`TimeTable`); what is left per call is the trunk. Each back end is compared with the
-plain formula (`reference_noise`) when it is made.
+and cached (`TimeTable`); what is left per call is the trunk. All networks of a prior are called as
+one (`Ensemble`), and each back end is compared with the plain formula when it is made.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -24,50 +24,116 @@ from dposer_core.prior.architecture import (
 )
 from dposer_core.prior.sde import SubVP
 
+if TYPE_CHECKING:
+    import types
+
+    import onnxruntime
+
 SELF_CHECK_LIMIT = 1e-4  # relative error of a float32 back end, BACKENDS 7
 _SELF_CHECK_TIMES = (0.05, 0.15, 0.9)
 _SELF_CHECK_INPUTS = 16
 _SMALL = 1e-6  # norm below which an output counts as zero
-_MAX_CACHED_TIMES = 512  # 20 kB each at full size; schedules use tens
+_MAX_CACHED_TIMES = 512  # 30 kB each; schedules use tens
 
 Weights = Mapping[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Network:
+    """One TimeFC network and what of the vector it denoises."""
+
+    config: TimeFCConfig
+    """Its sizes."""
+    weights: Weights
+    """Its tensors; float32."""
+    copies: int = 1
+    """Consecutive slices of the vector that it denoises, each alone; 2: both hands."""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The networks of one prior: parts side by side, and perhaps a correction of all of them."""
+
+    parts: Sequence[Network]
+    """In the order of the vector."""
+    correction: Network | None = None
+    """Over the whole vector; its output is added to that of the parts."""
+    offset: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    """(D,) added beside a correction; empty without one."""
+
+    @property
+    def networks(self) -> list[Network]:
+        """The parts, then the correction."""
+        return [*self.parts, *([] if self.correction is None else [self.correction])]
+
+    @property
+    def widths(self) -> list[int]:
+        """Numbers of the vector that each part denoises."""
+        return [part.copies * part.config.dim for part in self.parts]
+
+    @property
+    def dim(self) -> int:
+        """Size of the vector, D."""
+        return sum(self.widths)
+
+
 class Denoiser(Protocol):
-    """A back end's network: predicted noise (B, D) of normalised x (B, D) at time t."""
+    """Predicted noise (B, D) of normalised x (B, D) float32 at time t."""
 
     def __call__(self, x: np.ndarray, t: float) -> np.ndarray: ...
 
 
 def checked_denoiser(
-    config: TimeFCConfig,
-    weights: Weights,
-    backend: str,
-    reference: Denoiser | None = None,
+    ensemble: Ensemble, backend: str, reference: Denoiser | None = None
 ) -> tuple[Denoiser, float]:
-    """The back end's network, and its error relative to `reference` (None: the plain formula).
+    """The back end's form of the networks, and its error relative to `reference`.
+
+    Args:
+        ensemble: the networks.
+        backend: a key of `BACKENDS`.
+        reference: what it must equal; None: the plain formula.
 
     Raises:
         ConfigError: the back end is not installed, or differs by more than `SELF_CHECK_LIMIT`.
     """
-    predict = BACKENDS[backend](config, weights)
-    x = (
-        np.random.default_rng(0)
-        .standard_normal((_SELF_CHECK_INPUTS, config.dim))
-        .astype(np.float32)
+    predict = BACKENDS[backend](ensemble)
+    expected = check_values(reference or reference_denoiser(ensemble), ensemble.dim)
+    return predict, self_check(backend, predict, expected, ensemble.widths)
+
+
+def check_values(denoise: Denoiser, dim: int) -> np.ndarray:
+    """(times, inputs, D) outputs for the inputs of the self-check."""
+    x = np.random.default_rng(0).standard_normal((_SELF_CHECK_INPUTS, dim)).astype(np.float32)
+    return np.stack([denoise(x, t) for t in _SELF_CHECK_TIMES])
+
+
+def self_check(
+    backend: str, denoise: Denoiser, expected: np.ndarray, widths: Sequence[int]
+) -> float:
+    """Largest error of any part's output, relative to its norm; raises ConfigError beyond limit.
+
+    Args:
+        backend: its name, for the message.
+        denoise: under test.
+        expected: `check_values` of the reference.
+        widths: `Ensemble.widths`: a small part must not hide behind a large one.
+    """
+    cuts = np.cumsum(widths)[:-1]
+    found = check_values(denoise, expected.shape[-1])
+    error = max(
+        float(np.max(np.linalg.norm(a - b, axis=-1) / _size(b)))
+        for a, b in zip(np.split(found, cuts, -1), np.split(expected, cuts, -1), strict=True)
     )
-    error = 0.0
-    for t in _SELF_CHECK_TIMES:
-        expected = reference(x, t) if reference else reference_noise(config, weights, x, t)
-        size = np.maximum(np.linalg.norm(expected, axis=-1), _SMALL)
-        difference = np.linalg.norm(predict(x, t) - expected, axis=-1) / size
-        error = max(error, float(difference.max()))
     if not error <= SELF_CHECK_LIMIT:  # NaN fails too
         raise ConfigError(
             f"prior.backend = '{backend}': differs from the reference by {error:.1e} "
             f'(limit {SELF_CHECK_LIMIT:.0e}), refused; use another back end'
         )
-    return predict, error
+    return error
+
+
+def _size(values: np.ndarray) -> np.ndarray:
+    return np.maximum(np.linalg.norm(values, axis=-1), _SMALL)
 
 
 # --- the network's formula, split into its time-dependent table and its trunk ---
@@ -104,57 +170,70 @@ class TimeRow:
     gain: np.ndarray
     """(D,) predicted noise per unit of distance from there; empty without one."""
 
-    def feed(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Inputs of the trunk by name."""
-        inputs = {'x': x, 'rows': self.rows, 'scale': self.scale}
-        if self.gain.size:
-            inputs |= {'centre': self.centre, 'gain': self.gain}
-        return inputs
+    def flat(self) -> np.ndarray:
+        """All of it one after the other, as long as `time_sizes` says."""
+        return np.concatenate([self.rows.ravel(), self.scale, self.centre, self.gain])
+
+
+def time_sizes(config: TimeFCConfig) -> list[int]:
+    """Lengths of the pieces of `TimeRow.flat`: a row per layer, scale, centre and gain if any."""
+    skip = [config.dim, config.dim] if config.gaussian_skip else []
+    return [*([config.hidden] * len(config.layers)), 1, *skip]
+
+
+def time_row(network: Network, t: float) -> TimeRow:
+    """The row of one network at time t in (0, 1]."""
+    config, w = network.config, network.weights
+    features = time_features(config, w, t)
+    embedded = _silu(w['shared_time_embed.0.weight'] @ features + w['shared_time_embed.0.bias'])
+    rows = np.stack(
+        [w[f'{s}_t.weight'] @ embedded + w[f'{s}_t.bias'] + w[f'{s}.bias'] for s in config.layers]
+    )
+    centre = gain = np.zeros(0)
+    scale = 1.0 / output_divisor(config, t)
+    if config.gaussian_skip:
+        alpha, sigma = (float(f(float(t))) for f in (SubVP().alpha, SubVP().sigma))
+        centre = alpha * w['gaussian.mean'] @ w['gaussian.basis']
+        gain = gaussian_gain(w['gaussian.variance'], alpha, sigma)
+        scale = alpha
+    values = (rows, np.array([scale]), centre, gain)
+    return TimeRow(*(value.astype(np.float32) for value in values))
+
+
+def time_weights(network: Network) -> dict[str, np.ndarray]:
+    """The tensors that `time_row` reads."""
+    layers = network.config.layers
+    keys = [k for s in layers for k in (f'{s}_t.weight', f'{s}_t.bias', f'{s}.bias')]
+    kept = ('shared_time_embed', 'gauss_proj', 'gaussian.')
+    keys += [key for key in network.weights if key.startswith(kept)]
+    return {key: network.weights[key] for key in keys}
 
 
 class TimeTable:
-    """What depends on the diffusion time only, cached per time."""
+    """What of the networks depends on the diffusion time only, cached per time.
 
-    def __init__(self, config: TimeFCConfig, weights: Weights) -> None:
-        self._config = config
-        keys = [k for s in config.layers for k in (f'{s}_t.weight', f'{s}_t.bias', f'{s}.bias')]
-        kept = ('shared_time_embed', 'gauss_proj', 'gaussian.')
-        keys += [key for key in weights if key.startswith(kept)]
-        self._weights = {key: weights[key] for key in keys}
-        self._cache: dict[float, TimeRow] = {}
+    Args:
+        networks: in the order of `Ensemble.networks`; only their `time_weights` are kept.
+    """
 
-    def __call__(self, t: float) -> TimeRow:
-        """The row of time t in (0, 1]."""
+    def __init__(self, networks: Sequence[Network]) -> None:
+        self._networks = [Network(n.config, time_weights(n), n.copies) for n in networks]
+        self._cache: dict[float, np.ndarray] = {}
+
+    def __call__(self, t: float) -> np.ndarray:
+        """(R,) float32 `TimeRow.flat` of every network at time t in (0, 1]."""
         if (found := self._cache.get(t)) is not None:
             return found
-        w = self._weights
-        features = time_features(self._config, w, t)
-        embedded = _silu(
-            w['shared_time_embed.0.weight'] @ features + w['shared_time_embed.0.bias']
-        )
-        rows = np.stack(
-            [
-                w[f'{s}_t.weight'] @ embedded + w[f'{s}_t.bias'] + w[f'{s}.bias']
-                for s in self._config.layers
-            ]
-        )
-        centre = gain = np.zeros(0)
-        scale = 1.0 / output_divisor(self._config, t)
-        if self._config.gaussian_skip:
-            alpha, sigma = (float(f(float(t))) for f in (SubVP().alpha, SubVP().sigma))
-            centre = alpha * w['gaussian.mean'] @ w['gaussian.basis']
-            gain = gaussian_gain(w['gaussian.variance'], alpha, sigma)
-            scale = alpha
         if len(self._cache) >= _MAX_CACHED_TIMES:
             self._cache.pop(next(iter(self._cache)))
-        values = (rows, np.array([scale]), centre, gain)
-        self._cache[t] = TimeRow(*(value.astype(np.float32) for value in values))
-        return self._cache[t]
+        row = np.concatenate([time_row(network, t).flat() for network in self._networks])
+        self._cache[t] = row
+        return row
 
 
 def reference_noise(config: TimeFCConfig, weights: Weights, x: np.ndarray, t: float) -> np.ndarray:
     """Predicted noise (B, D) of x (B, D) at time t: the formula in plain numpy, PROTOCOLS 1.1."""
-    row = TimeTable(config, weights)(t)
+    row = time_row(Network(config, weights), t)
 
     def layer(h: np.ndarray, index: int) -> np.ndarray:
         stem = config.layers[index]
@@ -184,15 +263,55 @@ def _silu(x: np.ndarray) -> np.ndarray:
         return x / (1 + np.exp(-x))
 
 
+def reference_denoiser(ensemble: Ensemble, correct: Denoiser | None = None) -> Denoiser:
+    """The plain formula of all networks together.
+
+    Args:
+        ensemble: the networks.
+        correct: computes the correction in another way, without its offset; None: as the parts.
+    """
+    calls = [_formula(network) for network in ensemble.networks]
+    if correct is not None:
+        calls[-1] = correct
+    return _one_by_one(ensemble, calls)
+
+
+def _formula(network: Network) -> Denoiser:
+    return lambda x, t: reference_noise(network.config, network.weights, x, t)
+
+
+def _one_by_one(ensemble: Ensemble, calls: Sequence[Denoiser]) -> Denoiser:
+    """One call per network, put together."""
+    cuts = np.cumsum(ensemble.widths)[:-1]
+
+    def predict(x: np.ndarray, t: float) -> np.ndarray:
+        outputs = []
+        for part, call, given in zip(
+            ensemble.parts, calls, np.split(x, cuts, axis=1), strict=False
+        ):
+            rows = np.ascontiguousarray(given).reshape(-1, part.config.dim)
+            outputs.append(call(rows, t).reshape(given.shape))
+        noise = np.concatenate(outputs, axis=1)
+        if ensemble.correction is not None:
+            noise += calls[-1](x, t) + ensemble.offset
+        return noise
+
+    return predict
+
+
 # --- back ends ---
 
 
-def _torch_denoiser(config: TimeFCConfig, weights: Weights) -> Denoiser:
+def _torch_denoiser(ensemble: Ensemble) -> Denoiser:
+    return _one_by_one(ensemble, [_torch_network(network) for network in ensemble.networks])
+
+
+def _torch_network(part: Network) -> Denoiser:
     import torch
 
     from dposer_core.prior.network import from_weights
 
-    network = from_weights(weights, scale_by_sigma=config.scale_by_sigma)
+    network = from_weights(part.weights, scale_by_sigma=part.config.scale_by_sigma)
 
     def predict(x: np.ndarray, t: float) -> np.ndarray:
         with torch.inference_mode():
@@ -202,7 +321,40 @@ def _torch_denoiser(config: TimeFCConfig, weights: Weights) -> Denoiser:
     return predict
 
 
-def _onnxruntime_denoiser(config: TimeFCConfig, weights: Weights) -> Denoiser:
+def _onnxruntime_denoiser(ensemble: Ensemble) -> Denoiser:
+    from dposer_core.prior.onnx_trunk import trunk_graph
+
+    options = onnxruntime_options()
+    graph, matrices = trunk_graph(ensemble)
+    # Handed over in memory: ORT keeps one packed copy, where an embedded one costs two.
+    values = [_import_onnxruntime().OrtValue.ortvalue_from_numpy(m) for m in matrices.values()]
+    options.add_external_initializers(list(matrices), values)
+    return onnxruntime_trunk(graph, options, TimeTable(ensemble.networks))
+
+
+def onnxruntime_options() -> 'onnxruntime.SessionOptions':
+    """One thread that waits quietly: more lose on a machine that does other work."""
+    options = _import_onnxruntime().SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    return options
+
+
+def onnxruntime_trunk(
+    model: bytes, options: 'onnxruntime.SessionOptions', table: TimeTable
+) -> Denoiser:
+    """A trunk in ONNX form with its time table."""
+    providers = ['CPUExecutionProvider']
+    session = _import_onnxruntime().InferenceSession(model, options, providers=providers)
+
+    def predict(x: np.ndarray, t: float) -> np.ndarray:
+        return session.run(None, {'x': x, 'time': table(t)})[0]
+
+    return predict
+
+
+def _import_onnxruntime() -> 'types.ModuleType':
     try:
         import onnxruntime
     except ImportError as error:
@@ -210,123 +362,10 @@ def _onnxruntime_denoiser(config: TimeFCConfig, weights: Weights) -> Denoiser:
             f"prior.backend = 'onnxruntime': cannot be imported ({error}); "
             'pip install onnxruntime onnx, or use torch'
         ) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # more threads lose on a machine that does other work
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-    graph, matrices = trunk_graph(config, weights)
-    # Handed over in memory: ORT keeps one packed copy, where an embedded one costs two.
-    values = [onnxruntime.OrtValue.ortvalue_from_numpy(matrix) for matrix in matrices.values()]
-    options.add_external_initializers(list(matrices), values)
-    session = onnxruntime.InferenceSession(graph, options, providers=['CPUExecutionProvider'])
-    table = TimeTable(config, weights)
-
-    def predict(x: np.ndarray, t: float) -> np.ndarray:
-        return session.run(None, table(t).feed(x))[0]
-
-    return predict
+    return onnxruntime
 
 
-BACKENDS: dict[str, Callable[[TimeFCConfig, Weights], Denoiser]] = {
+BACKENDS: dict[str, Callable[[Ensemble], Denoiser]] = {
     'onnxruntime': _onnxruntime_denoiser,
     'torch': _torch_denoiser,
 }
-
-
-def trunk_graph(config: TimeFCConfig, weights: Weights) -> tuple[bytes, dict[str, np.ndarray]]:
-    """The trunk as an ONNX model: x (N, D) and a `TimeRow` -> noise (N, D), any batch size N.
-
-    Its matrices are left out of the model and returned beside it, by name.
-
-    A group norm is an instance norm over the groups, so no operator sees a two-dimensional
-    group norm (which converters to other runtimes refuse).
-    """
-    try:
-        import onnx
-        from onnx import helper, numpy_helper
-    except ImportError as error:
-        raise ConfigError(
-            f"prior.backend = 'onnxruntime': onnx cannot be imported ({error}); "
-            'pip install onnx, or use torch'
-        ) from error
-
-    nodes, constants, matrices = [], [], {}
-
-    def constant(name: str, value: np.ndarray) -> str:
-        constants.append(numpy_helper.from_array(value, name))
-        return name
-
-    def matrix(name: str) -> str:
-        value = matrices[name] = np.ascontiguousarray(weights[name], dtype=np.float32)
-        outside = onnx.TensorProto(
-            name=name,
-            dims=value.shape,
-            data_type=onnx.TensorProto.FLOAT,
-            data_location=onnx.TensorProto.EXTERNAL,
-        )
-        outside.external_data.add(key='location', value='memory')
-        constants.append(outside)
-        return name
-
-    def node(operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        nodes.append(helper.make_node(operator, inputs, [output], **attributes))
-        return output
-
-    grouped = constant('grouped', np.array([0, NUM_GROUPS, -1], dtype=np.int64))
-    flat = constant('flat', np.array([0, config.hidden], dtype=np.int64))
-    ones = constant('ones', np.ones(NUM_GROUPS, dtype=np.float32))
-    zeros = constant('zeros', np.zeros(NUM_GROUPS, dtype=np.float32))
-    row_names = [f'row_{stem}' for stem in config.layers]
-    nodes.append(
-        helper.make_node('Split', ['rows'], row_names, axis=0, num_outputs=len(row_names))
-    )
-
-    def layer(h: str, index: int) -> str:
-        stem = config.layers[index]
-        norm = norm_stem(stem)
-        weight = matrix(f'{stem}.weight')
-        gain = constant(f'{norm}.weight', weights[f'{norm}.weight'])
-        shift = constant(f'{norm}.bias', weights[f'{norm}.bias'])
-        mixed = node('Gemm', [h, weight, row_names[index]], f'{stem}_mixed', transB=1)
-        groups = node('Reshape', [mixed, grouped], f'{stem}_groups')
-        unit = node(
-            'InstanceNormalization', [groups, ones, zeros], f'{stem}_unit', epsilon=GROUP_NORM_EPS
-        )
-        unit = node('Reshape', [unit, flat], f'{stem}_flat')
-        affine = node('Add', [node('Mul', [unit, gain], f'{stem}_gain'), shift], f'{stem}_affine')
-        return node('Mul', [affine, node('Sigmoid', [affine], f'{stem}_gate')], f'{stem}_out')
-
-    h = layer('x', 0)
-    for block in range(config.blocks):
-        h = node('Add', [h, layer(layer(h, 2 * block + 1), 2 * block + 2)], f'h_{block}')
-    last = matrix('post_dense.weight')
-    bias = constant('post_dense.bias', weights['post_dense.bias'])
-    correction = node('Gemm', [h, last, bias], 'correction', transB=1)
-    inputs = {
-        'x': ['N', config.dim],
-        'rows': [len(row_names), config.hidden],
-        'scale': [1],
-    }
-    if config.gaussian_skip:
-        inputs |= {'centre': [config.dim], 'gain': [config.dim]}
-        basis = matrix('gaussian.basis')
-        along = node('Sub', [node('MatMul', ['x', basis], 'turned'), 'centre'], 'along')
-        along = node('Mul', [along, 'gain'], 'gained')
-        skip = node('Gemm', [along, basis], 'skip', transB=1)
-        node('Add', [skip, node('Mul', [correction, 'scale'], 'scaled')], 'out')
-    else:
-        node('Mul', [correction, 'scale'], 'out')
-
-    def value(name: str, shape: list[Any]) -> Any:
-        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-
-    graph = helper.make_graph(
-        nodes,
-        'trunk',
-        [value(name, shape) for name, shape in inputs.items()],
-        [value('out', ['N', config.output])],
-        constants,
-    )
-    opset = [helper.make_opsetid('', 18)]
-    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
-    return model.SerializeToString(), matrices

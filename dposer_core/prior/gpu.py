@@ -1,10 +1,10 @@
-"""The trunk of a TimeFC network on a GPU, in every way that a machine may offer.
+"""The trunk of a prior on a GPU, in every way that a machine may offer.
 
 For `dposer gpu-check`: the live fit calls the denoiser on the CPU (`backends.py`). Each way is
 built for one batch size, and gives a function from numpy to numpy, transfers included.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -12,16 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dposer_core.errors import ConfigError
-from dposer_core.prior.architecture import (
-    GROUP_NORM_EPS,
-    NUM_GROUPS,
-    TimeFCConfig,
-    norm_stem,
-)
-from dposer_core.prior.backends import TimeRow, Weights, trunk_graph
+from dposer_core.prior.architecture import GROUP_NORM_EPS, NUM_GROUPS, norm_stem
+from dposer_core.prior.backends import Ensemble, Network, time_sizes
+from dposer_core.prior.onnx_trunk import trunk_graph
 
-Predict = Callable[[np.ndarray, TimeRow], np.ndarray]
-"""Noise (B, D) of x (B, D) float32 and the row of its time."""
+Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Noise (B, D) of x (B, D) and the row (R,) of its time in a `TimeTable`; float32."""
 
 _WARM_UP_CALLS = 3  # on a side stream, before a CUDA graph is captured
 
@@ -31,37 +27,67 @@ class Unavailable(ConfigError):
 
 
 class Trunk(nn.Module):
+    """All networks of a prior: what is left of them when a row of a `TimeTable` is given."""
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        super().__init__()
+        self.widths = ensemble.widths
+        self.networks = nn.ModuleList(_NetworkTrunk(network) for network in ensemble.networks)
+        self.time_sizes = [
+            size for network in ensemble.networks for size in time_sizes(network.config)
+        ]
+        offset = None if ensemble.correction is None else torch.from_numpy(ensemble.offset)
+        self.register_buffer('offset', offset)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Predicted noise (B, D) of x (B, D) and the row (R,) of its time."""
+        pieces = iter(time.split(self.time_sizes))
+        outputs = [
+            network(part, pieces)
+            for network, part in zip(self.networks, x.split(self.widths, dim=1), strict=False)
+        ]
+        noise = torch.cat(outputs, dim=1)
+        if self.offset is not None:
+            noise = noise + self.networks[-1](x, pieces) + self.offset
+        return noise
+
+
+class _NetworkTrunk(nn.Module):
     """What is left of a TimeFC network when a `TimeRow` is given.
 
     A group norm is written as a layer norm over each group: converters refuse `nn.GroupNorm` of
     two-dimensional input (Torch-TensorRT: "expected at least 3 dimensions").
     """
 
-    def __init__(self, config: TimeFCConfig, weights: Weights) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
-        self.config = config
-        names = [f'{stem}.weight' for stem in config.layers]
-        names += [f'{norm_stem(stem)}.{kind}' for stem in config.layers for kind in _AFFINE]
+        self.config, self.copies = network.config, network.copies
+        layers = self.config.layers
+        names = [f'{stem}.weight' for stem in layers]
+        names += [f'{norm_stem(stem)}.{kind}' for stem in layers for kind in _AFFINE]
         names += ['post_dense.weight', 'post_dense.bias']
-        names += ['gaussian.basis'] if config.gaussian_skip else []
+        names += ['gaussian.basis'] if self.config.gaussian_skip else []
         for name in names:
-            value = torch.from_numpy(np.array(weights[name], dtype=np.float32))
+            value = torch.from_numpy(np.array(network.weights[name], dtype=np.float32))
             self.register_buffer(name.replace('.', '_'), value)
 
-    def forward(
-        self, x: Tensor, rows: Tensor, scale: Tensor, centre: Tensor, gain: Tensor
-    ) -> Tensor:
-        """Predicted noise (B, D); the other arguments are those of `TimeRow`."""
+    def forward(self, x: Tensor, time: Iterator[Tensor]) -> Tensor:
+        """Predicted noise; takes its pieces of the time row from `time`."""
+        shape = x.shape
+        x = x.reshape(-1, self.config.dim)
+        rows = [next(time) for _ in self.config.layers]
+        scale = next(time)
         h = self._layer(x, rows, 0)
         for block in range(self.config.blocks):
             inner = self._layer(h, rows, 2 * block + 1)
             h = h + self._layer(inner, rows, 2 * block + 2)
         out = functional.linear(h, self.post_dense_weight, self.post_dense_bias) * scale
         if self.config.gaussian_skip:
+            centre, gain = next(time), next(time)
             out = out + ((x @ self.gaussian_basis - centre) * gain) @ self.gaussian_basis.T
-        return out
+        return out.reshape(shape)
 
-    def _layer(self, h: Tensor, rows: Tensor, index: int) -> Tensor:
+    def _layer(self, h: Tensor, rows: list[Tensor], index: int) -> Tensor:
         stem = self.config.layers[index]
         norm = norm_stem(stem)
         mixed = functional.linear(h, getattr(self, f'{stem}_weight'), rows[index])
@@ -76,10 +102,9 @@ class Trunk(nn.Module):
 _AFFINE = ('weight', 'bias')
 
 
-def inputs_of(x: np.ndarray, row: TimeRow, device: str) -> tuple[Tensor, ...]:
+def inputs_of(x: np.ndarray, time: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
     """Arguments of `Trunk.forward` on a device."""
-    values = (x, row.rows, row.scale, row.centre, row.gain)
-    return tuple(torch.from_numpy(value).to(device) for value in values)
+    return torch.from_numpy(x).to(device), torch.from_numpy(time).to(device)
 
 
 def require_cuda() -> None:
@@ -91,34 +116,34 @@ def require_cuda() -> None:
         )
 
 
-def eager(trunk: Trunk, x: np.ndarray, row: TimeRow, device: str = 'cuda') -> Predict:
+def eager(trunk: Trunk, x: np.ndarray, time: np.ndarray, device: str = 'cuda') -> Predict:
     """torch as it is, one kernel after the other."""
     module = trunk.to(device)
 
-    def predict(x: np.ndarray, row: TimeRow) -> np.ndarray:
+    def predict(x: np.ndarray, time: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return module(*inputs_of(x, row, device)).cpu().numpy()
+            return module(*inputs_of(x, time, device)).cpu().numpy()
 
     return predict
 
 
-def inductor(trunk: Trunk, x: np.ndarray, row: TimeRow, device: str = 'cuda') -> Predict:
+def inductor(trunk: Trunk, x: np.ndarray, time: np.ndarray, device: str = 'cuda') -> Predict:
     """`torch.compile`; on a GPU with CUDA graphs of its own."""
     compiled = torch.compile(trunk.to(device), mode='reduce-overhead')
 
-    def predict(x: np.ndarray, row: TimeRow) -> np.ndarray:
+    def predict(x: np.ndarray, time: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return compiled(*inputs_of(x, row, device)).cpu().numpy()
+            return compiled(*inputs_of(x, time, device)).cpu().numpy()
 
-    predict(x, row)  # compiles
+    predict(x, time)  # compiles
     return predict
 
 
-def cuda_graph(trunk: Trunk, x: np.ndarray, row: TimeRow) -> Predict:
+def cuda_graph(trunk: Trunk, x: np.ndarray, time: np.ndarray) -> Predict:
     """The whole trunk as one captured graph with fixed buffers."""
     require_cuda()
     module = trunk.to('cuda')
-    buffers = inputs_of(x, row, 'cuda')
+    buffers = inputs_of(x, time, 'cuda')
     with torch.inference_mode():
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -130,10 +155,9 @@ def cuda_graph(trunk: Trunk, x: np.ndarray, row: TimeRow) -> Predict:
         with torch.cuda.graph(graph):
             out = module(*buffers)
 
-    def predict(x: np.ndarray, row: TimeRow) -> np.ndarray:
+    def predict(x: np.ndarray, time: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            given = (x, row.rows, row.scale, row.centre, row.gain)
-            for buffer, value in zip(buffers, given, strict=True):
+            for buffer, value in zip(buffers, (x, time), strict=True):
                 buffer.copy_(torch.from_numpy(value))
             graph.replay()
             return out.cpu().numpy()  # waits, and copies before the next replay
@@ -141,7 +165,7 @@ def cuda_graph(trunk: Trunk, x: np.ndarray, row: TimeRow) -> Predict:
     return predict
 
 
-def onnxruntime_cuda(trunk: Trunk, x: np.ndarray, row: TimeRow, weights: Weights) -> Predict:
+def onnxruntime_cuda(ensemble: Ensemble) -> Predict:
     """The live node's ONNX graph in ONNX Runtime's CUDA provider."""
     import onnxruntime
 
@@ -150,18 +174,15 @@ def onnxruntime_cuda(trunk: Trunk, x: np.ndarray, row: TimeRow, weights: Weights
             f'onnxruntime {onnxruntime.__version__} has no CUDA provider: pip install '
             'onnxruntime-gpu in place of onnxruntime'
         )
-    graph, matrices = trunk_graph(trunk.config, weights)
-    options = onnxruntime.SessionOptions()
-    values = [onnxruntime.OrtValue.ortvalue_from_numpy(matrix) for matrix in matrices.values()]
-    options.add_external_initializers(list(matrices), values)
+    graph, _ = trunk_graph(ensemble, embed=True)
     providers = [('CUDAExecutionProvider', {'use_tf32': '0'})]
-    session = onnxruntime.InferenceSession(graph, options, providers=providers)
+    session = onnxruntime.InferenceSession(graph, providers=providers)
     if 'CUDAExecutionProvider' not in session.get_providers():
         raise Unavailable('onnxruntime fell back to the CPU: its CUDA libraries do not load')
-    return lambda x, row: session.run(None, row.feed(x))[0]
+    return lambda x, time: session.run(None, {'x': x, 'time': time})[0]
 
 
-def tensorrt(trunk: Trunk, x: np.ndarray, row: TimeRow) -> Predict:
+def tensorrt(trunk: Trunk, x: np.ndarray, time: np.ndarray) -> Predict:
     """Torch-TensorRT from the exported program, float32 without TF32."""
     require_cuda()  # first: the package raises all sorts of things where there is no GPU
     try:
@@ -176,15 +197,15 @@ def tensorrt(trunk: Trunk, x: np.ndarray, row: TimeRow) -> Predict:
         ) from error
     except Exception as error:  # it raises a bare Exception where libnvinfer is missing
         raise Unavailable(_TENSORRT_LIBRARIES.format(error)) from error
-    inputs = inputs_of(x, row, 'cuda')
+    inputs = inputs_of(x, time, 'cuda')
     program = torch.export.export(trunk.to('cuda'), inputs)
     module = torch_tensorrt.dynamo.compile(
         program, arg_inputs=inputs, disable_tf32=True, min_block_size=1
     )
 
-    def predict(x: np.ndarray, row: TimeRow) -> np.ndarray:
+    def predict(x: np.ndarray, time: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return module(*inputs_of(x, row, 'cuda')).cpu().numpy()
+            return module(*inputs_of(x, time, 'cuda')).cpu().numpy()
 
     return predict
 

@@ -5,7 +5,6 @@ networks with or without a correction; all of them look the same from outside.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,19 @@ import numpy as np
 from dposer_core.errors import CheckpointError, ConfigError
 from dposer_core.prior import compose
 from dposer_core.prior.architecture import NUM_PARTS, WholeBodyLayout
-from dposer_core.prior.backends import Denoiser, checked_denoiser
+from dposer_core.prior.backends import (
+    Denoiser,
+    Ensemble,
+    Network,
+    checked_denoiser,
+    reference_denoiser,
+)
 from dposer_core.prior.checkpoint import (
     WEIGHTS_DIR,
     PriorCheckpoint,
     load_checkpoint,
     user_weights_dir,
 )
-from dposer_core.prior.compose import Correction
 from dposer_core.prior.sde import SubVP
 
 AUTO_ORDER = ('onnxruntime', 'torch')
@@ -31,13 +35,19 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Block:
-    """A network and the consecutive slices of the vector that it denoises."""
+class PriorFacts:
+    """What a prior is, apart from its networks."""
 
-    start: int
-    stop: int
-    copies: int  # 2: both hands in one call
-    denoiser: Denoiser
+    mean: np.ndarray
+    """(D,) float32 mean of the raw vectors."""
+    std: np.ndarray
+    """(D,) float32 standard deviation of the raw vectors."""
+    num_expression: int
+    """Expression coefficients; 0 without a face."""
+    is_whole: bool
+    """Whether the vector is that of a whole body, whose parts can be masked."""
+    hashes: dict[str, str]
+    """Part -> sha256 of its weights."""
 
 
 class LivePrior:
@@ -46,58 +56,27 @@ class LivePrior:
     The whole-body vector is body 63 | left hand 45 | right hand 45 | jaw 3 | expression E; the
     left hand is stored mirrored to a right hand (`rotations.mirror_rotvec`), the statistics too
     are those of the mirrored vector. A prior of a single part has that part's vector.
+
+    Args:
+        denoiser: predicts the noise of a batch.
+        facts: of the vector.
+        backend: name of what runs the networks.
+        self_check_error: how far it is from the reference.
     """
 
     def __init__(
-        self,
-        parts: Iterable[tuple[PriorCheckpoint, int]],
-        backend: str,
-        correction: Correction | None = None,
+        self, denoiser: Denoiser, facts: PriorFacts, backend: str, self_check_error: float
     ) -> None:
-        """Build every network and compare it with its reference.
-
-        Args:
-            parts: checkpoint and how many times it occurs in a row, in the order of the vector.
-                They are taken one by one, so that a generator keeps only one in memory.
-            backend: one of `AUTO_ORDER`.
-            correction: what fused and mixed networks add to their parts.
-        """
         self.backend = backend
-        self.self_check_error = 0.0
-        self.num_expression = 0
-        self.hashes: dict[str, str] = {}
+        self.self_check_error = self_check_error
+        self.num_expression = facts.num_expression
+        self.hashes = facts.hashes
+        self.mean, self.std = facts.mean, facts.std
+        self.dim = len(facts.mean)
         self._sde = SubVP()
-        self._blocks: list[_Block] = []
-        means, stds, first_layers, start, whole = [], [], [], 0, False
-        for part, copies in parts:
-            denoiser = self._checked(*checked_denoiser(part.config, part.weights, backend))
-            stop = start + copies * part.config.dim
-            self._blocks.append(_Block(start, stop, copies, denoiser))
-            start = stop
-            means.append(np.tile(part.mean, copies))
-            stds.append(np.tile(part.std, copies))
-            first_layers += copies * [compose.first_layer(part)]
-            whole = whole or copies == 2 or part.part == 'wholebody'
-            self.num_expression += part.num_expression
-            self.hashes[part.part] = part.sha256
-        self.dim = start
-        self.mean = np.concatenate(means)
-        """(D,) float32 mean of the raw vectors."""
-        self.std = np.concatenate(stds)
-        """(D,) float32 standard deviation of the raw vectors."""
-        self._part_slices = WholeBodyLayout(self.num_expression).parts if whole else ()
-        self._correction: Denoiser | None = None
-        if correction is not None:
-            folded = compose.fold(correction, first_layers)
-            reference = compose.reference_correction(correction, first_layers)
-            network = checked_denoiser(folded.config, folded.weights, backend, reference)
-            self._correction = self._checked(*network)
-            self._correction_offset = folded.offset
-            self.hashes['correction'] = correction.sha256
-
-    def _checked(self, denoiser: Denoiser, error: float) -> Denoiser:
-        self.self_check_error = max(self.self_check_error, error)
-        return denoiser
+        self._denoiser = denoiser
+        layout = WholeBodyLayout(facts.num_expression)
+        self._part_slices = layout.parts if facts.is_whole else ()
 
     def denoise(
         self,
@@ -134,14 +113,7 @@ class LivePrior:
         """
         if mask is not None:
             x_t = self._masked(x_t, np.asarray(mask))
-        eps = np.empty_like(x_t)
-        for block in self._blocks:
-            rows = np.ascontiguousarray(x_t[:, block.start : block.stop])
-            out = block.denoiser(rows.reshape(len(rows) * block.copies, -1), t)
-            eps[:, block.start : block.stop] = out.reshape(len(rows), -1)
-        if self._correction is not None:
-            eps += self._correction(x_t, t) + self._correction_offset
-        return eps
+        return self._denoiser(np.ascontiguousarray(x_t), t)
 
     def _masked(self, x_t: np.ndarray, mask: np.ndarray) -> np.ndarray:
         if not self._part_slices:
@@ -203,27 +175,70 @@ def load_prior(
 
 
 def _load(path: Path, backend: str, num_expression: int | None) -> LivePrior:
-    if path.suffix == '.safetensors':
-        part = _fitting(path, load_checkpoint(path), num_expression)
-        return LivePrior([(part, 1)], backend)
-    composition = compose.load_composition(path)
-
-    def parts() -> Iterator[tuple[PriorCheckpoint, int]]:
-        for part in composition.parts():
-            yield _fitting(path, part, num_expression), 2 if part.part == 'hand' else 1
-
-    return LivePrior(parts(), backend, composition.correction())
+    networks = read_networks(path, num_expression)
+    denoiser, error = checked_denoiser(networks.ensemble, backend, networks.reference)
+    return LivePrior(denoiser, networks.facts, backend, error)
 
 
-def _fitting(path: Path, part: PriorCheckpoint, num_expression: int | None) -> PriorCheckpoint:
-    """`part`, if its expression space can be that of the body model."""
+@dataclass(frozen=True)
+class PriorNetworks:
+    """A prior as its files hold it."""
+
+    ensemble: Ensemble
+    """The networks as they are evaluated: a correction is folded (`compose.fold`)."""
+    facts: PriorFacts
+    """Of the vector."""
+    reference: Denoiser
+    """The plain formula, a correction as it was trained."""
+
+
+def read_networks(name_or_path: str | Path, num_expression: int | None = None) -> PriorNetworks:
+    """Networks and facts of a prior; arguments and errors as of `load_prior`."""
+    path = prior_path(name_or_path)
+    composition = None if path.suffix == '.safetensors' else compose.load_composition(path)
+    checkpoints = [load_checkpoint(path)] if composition is None else [*composition.parts()]
+    correction = None if composition is None else composition.correction()
+    parts = []
+    for part in checkpoints:
+        _fitting(path, part, num_expression)
+        copies = 2 if composition is not None and part.part == 'hand' else 1
+        parts.append(Network(part.config, part.weights, copies))
+    facts = PriorFacts(
+        mean=_of_vector([part.mean for part in checkpoints], parts),
+        std=_of_vector([part.std for part in checkpoints], parts),
+        num_expression=sum(part.num_expression for part in checkpoints),
+        is_whole=composition is not None or checkpoints[0].part == 'wholebody',
+        hashes={part.part: part.sha256 for part in checkpoints},
+    )
+    if correction is None:
+        ensemble = Ensemble(parts)
+        return PriorNetworks(ensemble, facts, reference_denoiser(ensemble))
+    first_layers = [
+        compose.first_layer(part)
+        for part, network in zip(checkpoints, parts, strict=True)
+        for _ in range(network.copies)
+    ]
+    folded = compose.fold(correction, first_layers)
+    ensemble = Ensemble(parts, Network(folded.config, folded.weights), folded.offset)
+    facts.hashes['correction'] = correction.sha256
+    as_trained = compose.reference_correction(correction, first_layers)
+    return PriorNetworks(ensemble, facts, reference_denoiser(ensemble, as_trained))
+
+
+def _of_vector(values: list[np.ndarray], parts: list[Network]) -> np.ndarray:
+    """(D,) values of the parts in the order of the vector."""
+    pairs = zip(values, parts, strict=True)
+    return np.concatenate([np.tile(value, network.copies) for value, network in pairs])
+
+
+def _fitting(path: Path, part: PriorCheckpoint, num_expression: int | None) -> None:
+    """Raise unless the expression space of `part` can be that of the body model."""
     if part.num_expression and num_expression not in (None, part.num_expression):
         raise CheckpointError(
             f'prior {path}: its face part has {part.num_expression} expression coefficients, '
             f'the body model {num_expression}; their spaces differ, use a face prior trained '
             'on this body model'
         )
-    return part
 
 
 def prior_path(name_or_path: str | Path) -> Path:

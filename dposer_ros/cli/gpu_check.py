@@ -1,7 +1,7 @@
 """`dposer gpu-check`: build, verify and time the denoiser on this machine's GPU, every way."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from dposer_core.config import PriorConfig
-from dposer_core.prior.backends import SELF_CHECK_LIMIT, TimeTable, reference_noise
+from dposer_core.prior.backends import SELF_CHECK_LIMIT, TimeTable
 from dposer_ros.report_file import check_writable, write_json
 
 _BATCHES = (1, 8, 64)
@@ -22,9 +22,8 @@ _WARM_UP = 20
 
 @dataclass(frozen=True)
 class Check:
-    """One back end with one network and batch size."""
+    """One back end with one batch size."""
 
-    network: str
     backend: str
     batch: int
     status: str  # passed, failed, absent
@@ -54,11 +53,12 @@ def gpu_check(
     import torch
 
     from dposer_core.prior import gpu
+    from dposer_core.prior.runtime import read_networks
 
     gpu.require_cuda()
     device = torch.cuda.get_device_name()
     typer.echo(f'{device}, torch {torch.__version__}, CUDA {torch.version.cuda}')
-    checks = check_all(networks(prior), ways())
+    checks = check_all(read_networks(prior), ways())
     passed, failed, absent = (
         sum(check.status == status for check in checks)
         for status in ('passed', 'failed', 'absent')
@@ -72,84 +72,67 @@ def gpu_check(
 
 
 def ways(device: str = 'cuda') -> dict[str, Callable[..., Any]]:
-    """Back end -> function of (trunk, x, row, weights) that builds it."""
+    """Back end -> function of (ensemble, x, row of the time table) that builds it."""
     from dposer_core.prior import gpu
 
+    def of_trunk(build: Callable[..., Any], *extra: str) -> Callable[..., Any]:
+        return lambda ensemble, x, time: build(gpu.Trunk(ensemble), x, time, *extra)
+
     return {
-        'eager': lambda trunk, x, row, _: gpu.eager(trunk, x, row, device),
-        'cuda graph': lambda trunk, x, row, _: gpu.cuda_graph(trunk, x, row),
-        'torch.compile': lambda trunk, x, row, _: gpu.inductor(trunk, x, row, device),
-        'onnxruntime': gpu.onnxruntime_cuda,
-        'tensorrt': lambda trunk, x, row, _: gpu.tensorrt(trunk, x, row),
+        'eager': of_trunk(gpu.eager, device),
+        'cuda graph': of_trunk(gpu.cuda_graph),
+        'torch.compile': of_trunk(gpu.inductor, device),
+        'onnxruntime': lambda ensemble, *_: gpu.onnxruntime_cuda(ensemble),
+        'tensorrt': of_trunk(gpu.tensorrt),
     }
 
 
-def networks(prior: str) -> list[tuple[str, Any, Any]]:
-    """Name, configuration and weights of each network of a prior."""
-    from dposer_core.prior import compose
-    from dposer_core.prior.checkpoint import load_checkpoint
-    from dposer_core.prior.runtime import prior_path
-
-    path = prior_path(prior)
-    if path.suffix != '.json':
-        part = load_checkpoint(path)
-        return [(part.part, part.config, part.weights)]
-    composition = compose.load_composition(path)
-    parts, correction = list(composition.parts()), composition.correction()
-    found = [(part.part, part.config, part.weights) for part in parts]
-    if correction is not None:
-        copies = [2 if part.part == 'hand' else 1 for part in parts]
-        first = [
-            compose.first_layer(part)
-            for part, count in zip(parts, copies, strict=True)
-            for _ in range(count)
-        ]
-        folded = compose.fold(correction, first)
-        found.append(('correction', folded.config, folded.weights))
-    return found
-
-
 def check_all(
-    nets: Iterable[tuple[str, Any, Any]],
+    networks: Any,
     builders: dict[str, Callable[..., Any]],
     batches: tuple[int, ...] = _BATCHES,
 ) -> list[Check]:
-    """Every back end with every network and batch size, one line each as it is done."""
+    """Every back end with every batch size, one line each as it is done.
+
+    Args:
+        networks: `PriorNetworks` of the prior to run.
+        builders: as `ways` gives them.
+        batches: their sizes.
+    """
     checks = []
-    for name, config, weights in nets:
-        for backend, build in builders.items():
-            for batch in batches:
-                check = _check(name, config, weights, backend, build, batch)
-                checks.append(check)
-                typer.echo(_line(check))
-                if check.status == 'absent':  # for other batches, too
-                    break
+    for backend, build in builders.items():
+        for batch in batches:
+            check = _check(networks, backend, build, batch)
+            checks.append(check)
+            typer.echo(_line(check))
+            if check.status == 'absent':  # for other batches, too
+                break
     return checks
 
 
-def _check(name: str, config: Any, weights: Any, backend: str, build: Any, batch: int) -> Check:
-    from dposer_core.prior.gpu import Trunk, Unavailable
+def _check(networks: Any, backend: str, build: Any, batch: int) -> Check:
+    from dposer_core.prior.gpu import Unavailable
 
-    table = TimeTable(config, weights)
-    x = np.random.default_rng(0).standard_normal((batch, config.dim)).astype(np.float32)
+    ensemble = networks.ensemble
+    table = TimeTable(ensemble.networks)
+    x = np.random.default_rng(0).standard_normal((batch, ensemble.dim)).astype(np.float32)
     start = time.perf_counter()
     try:
-        predict = build(Trunk(config, weights), x, table(_TIMED_T), weights)
+        predict = build(ensemble, x, table(_TIMED_T))
         build_s = time.perf_counter() - start
-        error = max(_error(predict(x, table(t)), config, weights, x, t) for t in _TIMES)
+        error = max(_error(predict(x, table(t)), networks.reference(x, t)) for t in _TIMES)
         if not error <= SELF_CHECK_LIMIT:  # NaN fails too
             detail = f'differs by {error:.1e}, limit {SELF_CHECK_LIMIT:.0e}'
-            return Check(name, backend, batch, 'failed', detail, build_s, error)
+            return Check(backend, batch, 'failed', detail, build_s, error)
         p50, p99 = _milliseconds(lambda: predict(x, table(_TIMED_T)))
     except Unavailable as missing:
-        return Check(name, backend, batch, 'absent', str(missing))
+        return Check(backend, batch, 'absent', str(missing))
     except Exception as error:  # a compiler's failure is what this command is there to report
-        return Check(name, backend, batch, 'failed', f'{type(error).__name__}: {error}')
-    return Check(name, backend, batch, 'passed', '', build_s, error, p50, p99)
+        return Check(backend, batch, 'failed', f'{type(error).__name__}: {error}')
+    return Check(backend, batch, 'passed', '', build_s, error, p50, p99)
 
 
-def _error(found: np.ndarray, config: Any, weights: Any, x: np.ndarray, t: float) -> float:
-    expected = reference_noise(config, weights, x, t)
+def _error(found: np.ndarray, expected: np.ndarray) -> float:
     size = np.maximum(np.linalg.norm(expected, axis=-1), 1e-6)
     return float((np.linalg.norm(found - expected, axis=-1) / size).max())
 
@@ -165,7 +148,7 @@ def _milliseconds(call: Callable[[], Any]) -> tuple[float, float]:
 
 
 def _line(check: Check) -> str:
-    head = f'{check.network}, {check.backend}, batch {check.batch}: {check.status}'
+    head = f'{check.backend}, batch {check.batch}: {check.status}'
     if check.status != 'passed':
         return f'{head}: {check.detail.strip().splitlines()[0]}'
     return (

@@ -160,8 +160,8 @@ def test_auto_falls_back_with_a_warning(composition, without_onnxruntime, caplog
 def test_backend_that_differs_is_refused(composition, monkeypatch):
     true = backends.BACKENDS['torch']
 
-    def wrong(config, weights):
-        predict = true(config, weights)
+    def wrong(ensemble):
+        predict = true(ensemble)
         return lambda x, t: predict(x, t) * 1.01
 
     monkeypatch.setitem(backends.BACKENDS, 'torch', wrong)
@@ -186,7 +186,7 @@ def test_composition_of_another_format_is_refused(tmp_path):
 
 
 def test_cached_time_tables_are_bounded(parts):
-    table = backends.TimeTable(parts['body'].config, parts['body'].weights)
+    table = backends.TimeTable([backends.Network(parts['body'].config, parts['body'].weights)])
     for t in np.linspace(0.01, 1.0, backends._MAX_CACHED_TIMES + 5):
         table(float(t))
     assert len(table._cache) == backends._MAX_CACHED_TIMES

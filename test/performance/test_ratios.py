@@ -18,9 +18,8 @@ from dposer_core.config import Config, from_mapping
 from dposer_core.fitter import PoseFitter
 from dposer_core.offline import OfflineFitter
 from dposer_core.people import PeopleFitter
-from dposer_core.prior.backends import trunk_graph
-from dposer_core.prior.runtime import load_prior
-from dposer_ros.cli.gpu_check import networks
+from dposer_core.prior.onnx_trunk import trunk_graph
+from dposer_core.prior.runtime import load_prior, read_networks
 from test.swaying import swaying
 
 BASELINE = json.loads(Path(__file__).with_name('baseline.json').read_text())
@@ -125,11 +124,8 @@ def test_denoiser_against_memory_bandwidth(prior) -> None:
     Not all of it is reading: there are normalisations, and the way into ONNX Runtime.
     """
     x = np.zeros((1, prior.dim), np.float32)
-    floats = sum(
-        matrix.size
-        for _, config, values in networks(Config().prior.checkpoint)
-        for matrix in trunk_graph(config, values)[1].values()
-    )
+    _, matrices = trunk_graph(read_networks(Config().prior.checkpoint).ensemble)
+    floats = sum(matrix.size for matrix in matrices.values())
     print(f'{4e-6 * floats:.1f} MB of weights')
     weights, vector = np.ones((1024, floats // 1024), np.float32), np.ones(1024, np.float32)
     floor, call = np.inf, np.inf
