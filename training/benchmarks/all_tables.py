@@ -20,7 +20,6 @@ _logger = logging.getLogger(__name__)
 NOT_BUILT: dict[str, tuple[str, str]] = {
     '5': ('Face reconstruction', 'needs NoW or a differentiable renderer of the open head'),
     'S-2': ('Seconds of mesh recovery', 'a column of table 2'),
-    'S-9': ('Hand mesh recovery, FreiHAND', 'needs FreiHAND, MANO and detections in its images'),
     'S-12': ('Face reconstruction, WCPA', 'needs WCPA and FLAME'),
 }
 
