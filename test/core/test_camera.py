@@ -54,6 +54,58 @@ def test_no_distortion_leaves_pixels_as_they_are(model, coefficients):
     np.testing.assert_array_equal(to_ideal([[1.5, 2.5]]), [[1.5, 2.5]])
 
 
+def test_points_outside_of_the_picture_are_undistorted_too():
+    """A detector places a hand that the picture cuts off: up to 40 degrees off the axis."""
+    rays = np.c_[np.random.default_rng(2).uniform(-0.6, 0.6, (300, 2)), np.ones(300)]
+    for model, coefficients in LENSES.items():
+        camera, to_ideal = camera_from_info(K9, coefficients, model, 640, 480)
+        raw = raw_pixels(rays, model, coefficients)
+        outside = ((raw < 0) | (raw >= (640, 480))).any(axis=1)
+        assert outside.sum() > 30
+        np.testing.assert_allclose(to_ideal(raw), camera.project(rays), atol=1e-6)
+
+
+def random_lens(rng: np.random.Generator, model: str) -> np.ndarray:
+    if model == 'equidistant':
+        return rng.normal(0.0, 0.15, 4)
+    radial, tangential = rng.uniform(-0.8, 0.8, 6), rng.normal(0.0, 0.003, 2)
+    count = 5 if model == 'plumb_bob' else 8
+    return np.r_[radial[:2], tangential, radial[2:] * 0.4][:count]
+
+
+@pytest.mark.parametrize('model', ['plumb_bob', 'rational_polynomial', 'equidistant'])
+def test_a_ray_that_comes_out_is_the_one_nearest_to_the_axis(model: str) -> None:
+    """Lenses that fold: OpenCV's own projection, followed from the centre outwards, is the oracle.
+
+    Between the centre and a ray that comes out, raw pixels must move outwards all the way (0.5 %
+    of the steps are given to what tangential distortion adds to the radial fold)."""
+    rng = np.random.default_rng(5)
+    u, v = np.meshgrid(np.arange(-640, 1281, 64.0), np.arange(-480, 961, 64.0))
+    raw, refused, folding = np.stack([u.ravel(), v.ravel()], axis=1), 0, 0
+    for _ in range(40):
+        coefficients = random_lens(rng, model)
+        camera, to_ideal = camera_from_info(K9, coefficients, model, 640, 480)
+        ideal = to_ideal(raw)
+        found = np.isfinite(ideal).all(axis=1)
+        refused += (~found).sum()
+        rays = (ideal[found] - [camera.cx, camera.cy]) / [camera.fx, camera.fy]
+        for ray in rays[:: max(1, len(rays) // 20)]:
+            way = np.linspace(0.0, 1.0, 200)[:, None] * ray
+            pixels = raw_pixels(np.c_[way, np.ones(200)], model, coefficients)
+            outwards = (pixels - [camera.cx, camera.cy]) / [camera.fx, camera.fy] @ ray
+            assert (np.diff(outwards) > 0.0).mean() > 0.995
+        folding += not found.all()
+    assert folding > 10 and refused > 1000
+
+
+def test_the_corner_that_a_barrel_lens_cannot_reach_is_absent_and_its_neighbour_is_not() -> None:
+    """r (1 - 0.4 r^2) is 0.609 at most: the corners of this picture lie at 0.66."""
+    _, to_ideal = camera_from_info(K9, [-0.4, 0.0, 0.0, 0.0, 0.0], 'plumb_bob', 640, 480)
+    corners = to_ideal([[0.0, 0.0], [639.0, 479.0], [639.0, 0.0]])
+    assert np.isnan(corners).all()
+    assert np.isfinite(to_ideal([[0.0, 238.0], [322.0, 0.0], [600.0, 400.0]])).all()
+
+
 def test_point_that_the_lens_cannot_have_made_is_nan():
     _, to_ideal = camera_from_info(K9, LENSES['fisheye'], 'fisheye', 640, 480)
     ideal = to_ideal([[1e5, 0.0], [322.0, 238.0], [np.nan, 1.0]])
