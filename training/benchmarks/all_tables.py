@@ -19,7 +19,6 @@ _logger = logging.getLogger(__name__)
 # The tables without a command, and why.
 NOT_BUILT: dict[str, tuple[str, str]] = {
     '5': ('Face reconstruction', 'needs NoW or a differentiable renderer of the open head'),
-    'S-2': ('Seconds of mesh recovery', 'a column of table 2'),
     'S-12': ('Face reconstruction, WCPA', 'needs WCPA and FLAME'),
 }
 
