@@ -157,8 +157,8 @@ def _lens(camera: PinholeCamera, model: str, coefficients: np.ndarray) -> Undist
 def _first_fold(model: str, coefficients: np.ndarray) -> float:
     """Tangent of the angle to the axis from which on the lens model folds the picture back.
 
-    Beyond it a raw pixel has a second ray, which no lens means but OpenCV sometimes finds: of 400
-    random lenses 48 gave such rays, for points outside of the picture and for a few in its corners.
+    Beyond it a raw pixel has a second ray, which no lens means but OpenCV sometimes finds: 48 of
+    400 random lenses gave such rays, for points outside of the picture and a few in its corners.
     """
     tangent = np.linspace(0.0, _WIDEST, 20_000)
     if model in _FISHEYE:
