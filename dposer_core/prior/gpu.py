@@ -5,6 +5,7 @@ built for one batch size, and gives a function from numpy to numpy, transfers in
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ from torch.nn import functional
 from dposer_core.errors import ConfigError
 from dposer_core.prior.architecture import GROUP_NORM_EPS, NUM_GROUPS, norm_stem
 from dposer_core.prior.backends import Ensemble, Network, time_sizes
+from dposer_core.prior.engines import cached_engine
 from dposer_core.prior.onnx_trunk import trunk_graph
+from dposer_core.prior.runtime import PriorNetworks
 
 Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Noise (B, D) of x (B, D) and the row (R,) of its time in a `TimeTable`; float32."""
@@ -197,6 +200,7 @@ def tensorrt(trunk: Trunk, x: np.ndarray, time: np.ndarray) -> Predict:
         ) from error
     except Exception as error:  # it raises a bare Exception where libnvinfer is missing
         raise Unavailable(_TENSORRT_LIBRARIES.format(error)) from error
+    _check_versions(torch_tensorrt.__version__, torch.__version__)
     inputs = inputs_of(x, time, 'cuda')
     program = torch.export.export(trunk.to('cuda'), inputs)
     module = torch_tensorrt.dynamo.compile(
@@ -211,3 +215,84 @@ def tensorrt(trunk: Trunk, x: np.ndarray, time: np.ndarray) -> Predict:
 
 
 _TENSORRT_LIBRARIES = "torch_tensorrt is there, but TensorRT's libraries are not ({})"
+
+
+def _check_versions(package: str, found: str) -> None:
+    """Each minor version of Torch-TensorRT is for that of torch."""
+    needed, have = (version.split('.')[:2] for version in (package, found))
+    if needed != have:
+        raise Unavailable(
+            f'torch_tensorrt {package} needs torch {".".join(needed)}, found {found}: install the '
+            'two of one version'
+        )
+
+
+def tensorrt_rtx(networks: PriorNetworks, x: np.ndarray, time: np.ndarray) -> Predict:
+    """TensorRT-RTX from the ONNX graph; its engine is kept (`engines.py`)."""
+    require_cuda()
+    trt = _import_tensorrt_rtx()
+    capability = '.'.join(map(str, torch.cuda.get_device_capability()))
+    key = {
+        'weights': ' '.join(value[:12] for value in networks.facts.hashes.values()),
+        'shapes': f'batch {_RTX_BATCHES}, dim {networks.ensemble.dim}',
+        'tensorrt_rtx': trt.__version__,
+        'device': f'{torch.cuda.get_device_name()}, compute capability {capability}',
+    }
+    name = 'tensorrt_rtx-' + '-'.join(networks.facts.hashes)
+    content = cached_engine(name, key, lambda: build_tensorrt_rtx(networks.ensemble))
+    engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(content)
+    if engine is None:
+        raise Unavailable(
+            f"backend 'tensorrt_rtx': engine not loadable on {key['device']}; TensorRT-RTX lists "
+            '7.5, 8.6, 8.9, 12.x. Use another back end'
+        )
+    context = engine.create_execution_context()
+    given, row = inputs_of(x, time, 'cuda')
+    out = torch.empty_like(given)
+    context.set_input_shape('x', tuple(given.shape))
+    for tensor, buffer in (('x', given), ('time', row), ('noise', out)):
+        context.set_tensor_address(tensor, buffer.data_ptr())
+
+    def predict(x: np.ndarray, time: np.ndarray) -> np.ndarray:
+        given.copy_(torch.from_numpy(x))
+        row.copy_(torch.from_numpy(time))
+        context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
+        return out.cpu().numpy()
+
+    return predict
+
+
+def build_tensorrt_rtx(ensemble: Ensemble) -> bytes:
+    """An engine of the ONNX graph; needs no GPU.
+
+    Raises:
+        Unavailable: TensorRT-RTX is missing or refuses the graph.
+    """
+    trt = _import_tensorrt_rtx()
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(trunk_graph(ensemble, embed=True)[0]):
+        raise Unavailable(f"backend 'tensorrt_rtx': graph refused: {parser.get_error(0)}")
+    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
+    config.clear_flag(trt.BuilderFlag.TF32)
+    profile.set_shape('x', *((batch, ensemble.dim) for batch in _RTX_BATCHES))
+    config.add_optimization_profile(profile)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise Unavailable("backend 'tensorrt_rtx': no engine could be built; its log says why")
+    return bytes(engine)
+
+
+_RTX_BATCHES = (1, 8, 64)  # least, usual, most
+
+
+def _import_tensorrt_rtx() -> Any:
+    try:
+        import tensorrt_rtx
+    except Exception as error:  # libraries that do not load are reported in many ways
+        raise Unavailable(
+            f"backend 'tensorrt_rtx': cannot be imported ({error}); pip install tensorrt-rtx"
+        ) from error
+    return tensorrt_rtx

@@ -23,7 +23,6 @@ from dposer_core.prior.backends import (
 )
 from dposer_core.prior.checkpoint import (
     WEIGHTS_DIR,
-    PriorCheckpoint,
     load_checkpoint,
     user_weights_dir,
 )
@@ -48,6 +47,8 @@ class PriorFacts:
     """Whether the vector is that of a whole body, whose parts can be masked."""
     hashes: dict[str, str]
     """Part -> sha256 of its weights."""
+    licences: dict[str, str]
+    """Part -> what its weights may be used for."""
 
 
 class LivePrior:
@@ -147,7 +148,7 @@ def load_prior(
     backend: str = 'auto',
     num_expression: int | None = None,
 ) -> LivePrior:
-    """The shipped prior of that name, or that of a composition .json or part .safetensors.
+    """The shipped prior of that name, or that of a .json (composition, artefact) or .safetensors.
 
     Args:
         name_or_path: for example 'mixed' or 'body'.
@@ -159,7 +160,11 @@ def load_prior(
         CheckpointError: no such prior, a damaged or unfit file.
         ConfigError: the back end is unknown, not installed, or fails its self-check.
     """
+    from dposer_core.prior.artefact import is_artefact  # it builds on this module
+
     path = prior_path(name_or_path)
+    if is_artefact(path):
+        return _load_artefact(path, backend, num_expression)
     if backend != 'auto':
         if backend not in AUTO_ORDER:
             raise ConfigError(
@@ -172,6 +177,18 @@ def load_prior(
         except ConfigError as error:
             _logger.warning('%s; trying the next back end', error)
     return _load(path, AUTO_ORDER[-1], num_expression)
+
+
+def _load_artefact(path: Path, backend: str, num_expression: int | None) -> LivePrior:
+    from dposer_core.prior.artefact import BACKEND, load_artefact
+
+    if backend not in ('auto', BACKEND):
+        raise ConfigError(
+            f"prior.backend = '{backend}': {path} holds an ONNX graph; use {BACKEND}"
+        )
+    denoiser, facts, error = load_artefact(path)
+    _check_expression(path, facts.num_expression, num_expression)
+    return LivePrior(denoiser, facts, BACKEND, error)
 
 
 def _load(path: Path, backend: str, num_expression: int | None) -> LivePrior:
@@ -200,7 +217,7 @@ def read_networks(name_or_path: str | Path, num_expression: int | None = None) -
     correction = None if composition is None else composition.correction()
     parts = []
     for part in checkpoints:
-        _fitting(path, part, num_expression)
+        _check_expression(path, part.num_expression, num_expression)
         copies = 2 if composition is not None and part.part == 'hand' else 1
         parts.append(Network(part.config, part.weights, copies))
     facts = PriorFacts(
@@ -209,6 +226,7 @@ def read_networks(name_or_path: str | Path, num_expression: int | None = None) -
         num_expression=sum(part.num_expression for part in checkpoints),
         is_whole=composition is not None or checkpoints[0].part == 'wholebody',
         hashes={part.part: part.sha256 for part in checkpoints},
+        licences={part.part: part.licence for part in checkpoints},
     )
     if correction is None:
         ensemble = Ensemble(parts)
@@ -221,6 +239,7 @@ def read_networks(name_or_path: str | Path, num_expression: int | None = None) -
     folded = compose.fold(correction, first_layers)
     ensemble = Ensemble(parts, Network(folded.config, folded.weights), folded.offset)
     facts.hashes['correction'] = correction.sha256
+    facts.licences['correction'] = correction.licence
     as_trained = compose.reference_correction(correction, first_layers)
     return PriorNetworks(ensemble, facts, reference_denoiser(ensemble, as_trained))
 
@@ -231,13 +250,12 @@ def _of_vector(values: list[np.ndarray], parts: list[Network]) -> np.ndarray:
     return np.concatenate([np.tile(value, network.copies) for value, network in pairs])
 
 
-def _fitting(path: Path, part: PriorCheckpoint, num_expression: int | None) -> None:
-    """Raise unless the expression space of `part` can be that of the body model."""
-    if part.num_expression and num_expression not in (None, part.num_expression):
+def _check_expression(path: Path, own: int, wanted: int | None) -> None:
+    """Raise unless the expression space of a prior can be that of the body model."""
+    if own and wanted not in (None, own):
         raise CheckpointError(
-            f'prior {path}: its face part has {part.num_expression} expression coefficients, '
-            f'the body model {num_expression}; their spaces differ, use a face prior trained '
-            'on this body model'
+            f'prior {path}: its face part has {own} expression coefficients, the body model '
+            f'{wanted}; their spaces differ, use a face prior trained on this body model'
         )
 
 

@@ -44,9 +44,9 @@ def gpu_check(
 ) -> None:
     """Build, verify and time the denoiser in every GPU back end that this machine has.
 
-    torch eager, torch.compile, CUDA graphs, ONNX Runtime with CUDA, Torch-TensorRT. Each is
-    compared with the plain formula. What is not installed is named with what to install. Exit
-    status 0: all that is there works; 1: something fails; 2: there is no GPU.
+    torch eager, torch.compile, CUDA graphs, ONNX Runtime with CUDA, Torch-TensorRT, TensorRT-RTX.
+    Each is compared with the plain formula. What is not installed is named with what to install.
+    Exit status 0: all that is there works; 1: something fails; 2: there is no GPU.
     """
     if json_file is not None:
         check_writable(json_file)
@@ -72,18 +72,19 @@ def gpu_check(
 
 
 def ways(device: str = 'cuda') -> dict[str, Callable[..., Any]]:
-    """Back end -> function of (ensemble, x, row of the time table) that builds it."""
+    """Back end -> function of (networks, x, row of the time table) that builds it."""
     from dposer_core.prior import gpu
 
     def of_trunk(build: Callable[..., Any], *extra: str) -> Callable[..., Any]:
-        return lambda ensemble, x, time: build(gpu.Trunk(ensemble), x, time, *extra)
+        return lambda networks, x, time: build(gpu.Trunk(networks.ensemble), x, time, *extra)
 
     return {
         'eager': of_trunk(gpu.eager, device),
         'cuda graph': of_trunk(gpu.cuda_graph),
         'torch.compile': of_trunk(gpu.inductor, device),
-        'onnxruntime': lambda ensemble, *_: gpu.onnxruntime_cuda(ensemble),
+        'onnxruntime': lambda networks, *_: gpu.onnxruntime_cuda(networks.ensemble),
         'tensorrt': of_trunk(gpu.tensorrt),
+        'tensorrt_rtx': gpu.tensorrt_rtx,
     }
 
 
@@ -118,7 +119,7 @@ def _check(networks: Any, backend: str, build: Any, batch: int) -> Check:
     x = np.random.default_rng(0).standard_normal((batch, ensemble.dim)).astype(np.float32)
     start = time.perf_counter()
     try:
-        predict = build(ensemble, x, table(_TIMED_T))
+        predict = build(networks, x, table(_TIMED_T))
         build_s = time.perf_counter() - start
         error = max(_error(predict(x, table(t)), networks.reference(x, t)) for t in _TIMES)
         if not error <= SELF_CHECK_LIMIT:  # NaN fails too

@@ -20,7 +20,7 @@ from dposer_core.prior.checkpoint import (
     tensor_hash,
     user_weights_dir,
 )
-from dposer_ros.report_file import write_json
+from dposer_ros.report_file import make_folder, write_json
 
 app = typer.Typer()
 
@@ -114,6 +114,23 @@ def import_weights(
     for file in done.files:
         typer.echo(f'wrote {file}')
     typer.echo(f'use it: prior.checkpoint = {done.files[0]}; look at it: dposer weights list')
+
+
+@app.command()
+def export(
+    name: str = typer.Argument(..., help='Prior: a name or a file.'),
+    out: Path = typer.Option(..., help='Folder for trunk.onnx, tables.safetensors, prior.json.'),
+) -> None:
+    """Write a prior as ONNX with its time table, for other runtimes and languages."""
+    from dposer_core.prior.artefact import export_artefact, load_artefact
+    from dposer_core.prior.runtime import read_networks
+
+    make_folder(out)
+    files = export_artefact(read_networks(name), out)
+    _, _, error = load_artefact(files[0])
+    for file in files:
+        typer.echo(f'wrote {file}')
+    typer.echo(f'differs by {error:.1e} from {name}; use it: prior.checkpoint = {files[0]}')
 
 
 @app.command()

@@ -108,3 +108,8 @@ def test_cuda_graph_equals_the_plain_formula(networks) -> None:
     build = {'cuda graph': gpu_check.ways()['cuda graph']}
     checks = gpu_check.check_all(networks, build, batches=(1, 8))
     assert [check.status for check in checks] == ['passed', 'passed']
+
+
+def test_versions_that_do_not_belong_together_are_named() -> None:
+    with pytest.raises(gpu.Unavailable, match=r'2\.13\.0 needs torch 2\.13, found 2\.11\.0'):
+        gpu._check_versions('2.13.0', '2.11.0')
