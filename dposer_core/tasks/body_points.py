@@ -205,7 +205,9 @@ class HandPoints:
         tip = iter(range(len(hand), len(hand) + len(_TIPS)))
         self._order = [next(tip) if joint < 0 else hand.index(joint) for joint in listed]
         owner = body.weights.argmax(axis=1)
-        self._vertices = PartVertices(body, self.part, np.flatnonzero(np.isin(owner, hand)))
+        self.vertex_ids = np.flatnonzero(np.isin(owner, hand))
+        """(V,) of the body's vertices, those of the hand."""
+        self._vertices = PartVertices(body, self.part, self.vertex_ids)
 
     def joints(self, pose: Tensor) -> Tensor:
         """(B, 45) raw right hand -> (B, 16, 3) metres."""
