@@ -12,6 +12,7 @@ from dposer_core.errors import ConfigError
 from training.benchmarks import all_tables, report, tables
 from training.benchmarks.report import TableResult
 
+_DATA_HELP = "'free', or a packed file in the form of `dposer data pack`."
 app = typer.Typer()
 
 
@@ -34,9 +35,7 @@ def list_() -> None:
 @app.command(name='table')
 def table(
     id: str = typer.Argument(help='Number of the table in the paper, such as 1 or S-8.'),
-    data: str = typer.Option(
-        tables.FREE, help="'free', or a packed file in the form of `dposer data pack`."
-    ),
+    data: str = typer.Option(tables.FREE, help=_DATA_HELP),
     quick: bool = typer.Option(False, '--quick', help='Fewer samples; minutes instead of more.'),
     json: Path | None = typer.Option(None, help='Write the result as JSON here as well.'),
     seed: int = typer.Option(42, help='Of everything that is drawn.'),
@@ -46,10 +45,7 @@ def table(
     ),
 ) -> None:
     """Run table ID, or what is left of it, and write it beside the paper's numbers."""
-    if data != tables.FREE and not Path(data).is_file():
-        raise ConfigError(
-            f"--data {data}: no such file; give 'free' or a file of `dposer data pack`"
-        )
+    _check_data(data)
     entry = tables.get_table(id)
     console = _console(stderr=True)
     options = tables.Options(
@@ -72,6 +68,7 @@ def table(
 
 @app.command(name='all')
 def all_(
+    data: str = typer.Option(tables.FREE, help=_DATA_HELP),
     quick: bool = typer.Option(False, '--quick', help='Fewer samples; minutes a table.'),
     only: str = typer.Option('', help="Numbers of the tables to run, such as '2,3,S-5'; all."),
     is_run: bool = typer.Option(True, '--run/--page-only', help='Or only show what is there.'),
@@ -83,9 +80,11 @@ def all_(
     ),
 ) -> None:
     """Run every table that can run here, or go on with it, and write one HTML page."""
+    _check_data(data)
     chosen = {tables.get_table(id).id for id in only.split(',') if id.strip()} or None
     console = _console(stderr=True)
     options = tables.Options(
+        data=data,
         is_quick=quick,
         seed=seed,
         out=out,
@@ -102,6 +101,13 @@ def all_(
     console.print(f'written: {page}')
     if any(entry.status == 'failed' for entry in entries):
         raise typer.Exit(1)
+
+
+def _check_data(data: str) -> None:
+    if data != tables.FREE and not Path(data).is_file():
+        raise ConfigError(
+            f"--data {data}: no such file; give 'free' or a file of `dposer data pack`"
+        )
 
 
 def show(result: TableResult) -> None:
