@@ -48,6 +48,9 @@ _RIDGE = (
 # almost anywhere, so a finger would keep for ever the pose it was last seen in.
 _HIDDEN_KEEP = 0.8
 _HEIGHT_SIGMA = 0.01  # m, of a known person height
+# Of the distance: what pictures leave open about the size of a person of unknown and of known
+# height (measured along the ray: 3.1 and 2.1 % on the tuning clips, 4.3 and 1.0 % on the others).
+_SIZE_SIGMA, _KNOWN_SIZE_SIGMA = 0.04, 0.015
 _BETAS_PRECISION = 1.0
 _BETAS_WALK = 0.05  # per sqrt(s): lets betas settle, but not forget
 _FROZEN_PRECISION = 1e6  # of the betas at the time when they freeze, and of their links then on
@@ -488,7 +491,7 @@ class PoseFitter:
         state = self._state(
             stamp_ns, pose, posed, velocities, self._rotation_sigma(covariance),
             self.kinematics.joint_sigma(posed, covariance),
-            _pelvis_covariance(covariance, posed.rotations[0]), sources,
+            self._pelvis_covariance(covariance, posed, seen), sources,
         )  # fmt: skip
         self._count('report', start)
         self._stages['predict'] = fitted - clock - sum(self._stages[s] for s in _FIT_STAGES)
@@ -566,6 +569,23 @@ class PoseFitter:
             kinematics.relative_log(earlier.rotations, pose.rotations) / dt,
         )
         return (posed.joints - self._pose(earlier).joints) / dt
+
+    def _pelvis_covariance(
+        self, covariance: np.ndarray, posed: Posed, seen: _Evidence
+    ) -> np.ndarray:
+        """(6, 6) position, rotation about the axes of the output frame (state: body axes).
+
+        A larger person farther away looks the same. The window's covariance does not know it: the
+        prior on the betas counts there in every frame.
+        """
+        turn = np.eye(6)
+        turn[3:, 3:] = posed.rotations[0]
+        turned = turn @ covariance[:6, :6] @ turn.T
+        if all(part.dim == 2 for part in seen.observation.parts):
+            is_known = self.config.model.person_height > 0.0 or self._given_betas is not None
+            along = (_KNOWN_SIZE_SIGMA if is_known else _SIZE_SIGMA) * posed.joints[0]
+            turned[:3, :3] += np.outer(along, along)
+        return turned
 
     def _rotation_sigma(self, covariance: np.ndarray) -> np.ndarray:
         sigma = np.zeros(skeleton.NUM_JOINTS)
@@ -684,13 +704,6 @@ def _rms(errors: np.ndarray) -> float:
 
 def _step_size(delta: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(delta[: ROTATIONS.stop]))))
-
-
-def _pelvis_covariance(covariance: np.ndarray, rotation: np.ndarray) -> np.ndarray:
-    """(6, 6) position, rotation about the axes of the output frame (state: body axes)."""
-    turn = np.eye(6)
-    turn[3:, 3:] = rotation
-    return turn @ covariance[:6, :6] @ turn.T
 
 
 def _confidence(position_sigma: np.ndarray) -> float:

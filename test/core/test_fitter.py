@@ -78,6 +78,25 @@ def test_known_height_fixes_the_distance(tables, prior) -> None:
     assert errors[height] < errors[0.0]
 
 
+def test_pictures_leave_the_distance_open_and_the_covariance_says_so(tables, prior) -> None:
+    """Short and tall people of unknown height: the error along the ray is within two sigmas, and
+    the sigma is a few per cent of the distance; of 3D points it is millimetres."""
+    for size in (-1.0, 1.0):
+        betas = np.zeros(skeleton.NUM_BETAS)
+        betas[0] = size
+        depth = {}
+        for dim in (2, 3):
+            fitter = PoseFitter(tables, prior, Config())
+            for truth, observation in swaying(tables, 12, dim, 2.0 if dim == 2 else 0.005, betas=betas):
+                result = fitter.step(observation)
+            ray = truth[0] / np.linalg.norm(truth[0])
+            sigma = np.sqrt(ray @ result.state.pelvis_covariance[:3, :3] @ ray)
+            depth[dim] = abs((result.state.joints[0] - truth[0]) @ ray), sigma
+        assert depth[2][0] < 2.0 * depth[2][1]
+        assert 0.03 * 3.5 < depth[2][1] < 0.06 * 3.5
+        assert depth[3][1] < 0.1 * depth[2][1]
+
+
 def test_hidden_hand_is_completed_and_says_so(tables, prior) -> None:
     """Visible, then hidden: its fingers become COMPLETED, the time since evidence grows."""
     fitter = PoseFitter(tables, prior, Config())
