@@ -87,7 +87,9 @@ def test_pictures_leave_the_distance_open_and_the_covariance_says_so(tables, pri
         depth = {}
         for dim in (2, 3):
             fitter = PoseFitter(tables, prior, Config())
-            for truth, observation in swaying(tables, 12, dim, 2.0 if dim == 2 else 0.005, betas=betas):
+            for truth, observation in swaying(
+                tables, 12, dim, 2.0 if dim == 2 else 0.005, betas=betas
+            ):
                 result = fitter.step(observation)
             ray = truth[0] / np.linalg.norm(truth[0])
             sigma = np.sqrt(ray @ result.state.pelvis_covariance[:3, :3] @ ray)
