@@ -5,7 +5,8 @@ other name says what the point is and is left out: a neck or a clavicle is nobod
 "Left" is the person's left everywhere.
 
 Sources of the orders: COCO-WholeBody and Halpe data set definitions (as in mmpose), OpenPose's
-output documentation, MediaPipe's landmark enumerations, hri_msgs/Skeleton2D, the ZED body formats.
+output documentation, MediaPipe's landmark enumerations, hri_msgs/Skeleton2D, the ZED body formats,
+XR_EXT_hand_tracking, UBody as in OSX.
 """
 
 import difflib
@@ -91,6 +92,30 @@ _K4ABT32 = _words(
     'l_foot r_hip r_knee r_ankle r_foot head nose l_eye l_ear r_eye r_ear'
 )
 
+_UBODY137 = (
+    *_words(
+        'pelvis l_hip r_hip l_knee r_knee l_ankle r_ankle neck l_shoulder r_shoulder '
+        'l_elbow r_elbow l_wrist r_wrist'
+    ),
+    *_COCO_FEET,
+    *_words('l_ear r_ear l_eye r_eye nose'),
+    *(name for name in _HANDS if not name.endswith('hand_root')),
+    # SMPL-X's joints of the face, then iBUG without its contour, and the contour last.
+    *_words('jaw head l_eyeball r_eyeball'),
+    *_FACE[17:],
+    *_FACE[:17],
+)
+
+
+def _openxr(side: str) -> tuple[str, ...]:
+    """26 joints of XR_EXT_hand_tracking; the metacarpals of the fingers have no place here."""
+    names = [f'{side}_palm', f'{side}_hand_root', *(f'{side}_thumb{i}' for i in (1, 2, 3, 4))]
+    for finger in ('index', 'middle', 'ring', 'pinky'):
+        names.append(f'{side}_{finger}_metacarpal')
+        names += [f'{side}_{finger}{i}' for i in (1, 2, 3, 4)]
+    return tuple(names)
+
+
 # Vertices of MediaPipe's 468-point face mesh nearest to the 68 iBUG points, in their order:
 # contour, brows, nose, eyes, mouth.
 _FACE_MESH_OF_IBUG = (
@@ -165,6 +190,12 @@ LAYOUTS: dict[str, Layout] = {
     'zed34': Layout(_ZED34, sizes=_ZED_SLOTS),
     'zed38': Layout(_ZED38, sizes=_ZED_SLOTS),
     'k4abt32': Layout(_K4ABT32),
+    'openpose_wholebody134': Layout(_OPENPOSE18 + _COCO_FEET + _FACE + _HANDS),
+    'ubody137': Layout(_UBODY137),
+    'left_hand21': Layout(_hand('left')),
+    'right_hand21': Layout(_hand('right')),
+    'openxr_left26': Layout(_openxr('left')),
+    'openxr_right26': Layout(_openxr('right')),
     'smplx55': Layout(skeleton.JOINT_NAMES),
 }
 """Layouts by name; `custom` is the one that brings its own names."""

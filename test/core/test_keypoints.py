@@ -1,5 +1,7 @@
 """Every layout against the order in its source, the missing conventions, and arbitrary input."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -46,6 +48,18 @@ BODY_AND_FEET = {
     ],
     'zed38': [5, 6, 7, 8, 9, *range(12, 24), 24, 26, 28, 25, 27, 29],
     'k4abt32': [27, 28, 30, 29, 31, 5, 12, 6, 13, 7, 14, 18, 22, 19, 23, 20, 24, *NONE6],
+    'openpose_wholebody134': [
+        *(0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10),
+        *range(18, 24),
+    ],
+    'ubody137': [
+        *(24, 22, 23, 20, 21, 8, 9, 10, 11, 12, 13, 1, 2, 3, 4, 5, 6),
+        *range(14, 20),
+    ],
+    'left_hand21': [-1] * 23,
+    'right_hand21': [-1] * 23,
+    'openxr_left26': [-1] * 23,
+    'openxr_right26': [-1] * 23,
     'smplx55': [-1, 23, 24, -1, -1, 16, 17, 18, 19, 20, 21, 1, 2, 4, 5, 7, 8, *NONE6],
 }
 # First source index of face, left hand, right hand where they are copied 1:1.
@@ -55,6 +69,7 @@ FACE_AND_HANDS = {
     'halpe136': (26, 94, 115),
     'openpose135': (67, 25, 46),
     'openpose_full137': (67, 25, 46),
+    'openpose_wholebody134': (24, 92, 113),
 }
 LEFT_HAND, RIGHT_HAND = keypoints.LEFT_HAND_POINTS, keypoints.RIGHT_HAND_POINTS
 
@@ -114,6 +129,27 @@ def test_smplx_fingers_are_reordered_and_tips_stay_absent():
     )
 
 
+def test_ubody_fingers_lack_the_root_and_its_face_ends_with_the_contour():
+    points, confidence = to_hub(numbered('ubody137'), None, 'ubody137')
+    assert confidence[[91, 112]].tolist() == [0.0, 0.0]
+    np.testing.assert_array_equal(points[92:112, 0], np.arange(25, 45) + 1)
+    np.testing.assert_array_equal(points[113:133, 0], np.arange(45, 65) + 1)
+    np.testing.assert_array_equal(points[23:40, 0], np.arange(120, 137) + 1)  # contour
+    np.testing.assert_array_equal(points[40:91, 0], np.arange(69, 120) + 1)
+
+
+@pytest.mark.parametrize(('side', 'first'), [('left', 91), ('right', 112)])
+def test_one_hand_alone_fills_one_hand(side, first):
+    """21 points 1:1; OpenXR has a palm first and a metacarpal more in each finger."""
+    points, confidence = to_hub(numbered(f'{side}_hand21'), None, f'{side}_hand21')
+    np.testing.assert_array_equal(points[first : first + 21, 0], np.arange(21) + 1)
+    assert np.flatnonzero(confidence).tolist() == list(range(first, first + 21))
+    points, confidence = to_hub(numbered(f'openxr_{side}26'), None, f'openxr_{side}26')
+    openxr = [1, 2, 3, 4, 5, 7, 8, 9, 10, 12, 13, 14, 15, 17, 18, 19, 20, 22, 23, 24, 25]
+    np.testing.assert_array_equal(points[first : first + 21, 0], np.array(openxr) + 1)
+    assert np.flatnonzero(confidence).tolist() == list(range(first, first + 21))
+
+
 def test_zed38_has_tips_of_thumb_and_middle_but_knuckles_of_index_and_pinky():
     points, _ = to_hub(numbered('zed38'), None, 'zed38')
     named = {POINT_NAMES[i]: int(points[i, 0]) - 1 for i in np.flatnonzero(points[:, 0] > 30)}
@@ -144,6 +180,11 @@ def test_refined_face_mesh_with_irises_is_accepted():
     np.testing.assert_array_equal(to_hub(points, None, 'mediapipe_holistic')[0], expected)
 
 
+def mirrored_layout(layout: str) -> str:
+    """Layouts of one hand have a partner, all others are their own."""
+    return re.sub('left|right', lambda side: symmetric_partner(f'{side[0]}_')[:-1], layout)
+
+
 def symmetric_partner(name: str) -> str:
     side, _, rest = name.partition('_')
     return {'left': 'right_', 'right': 'left_'}.get(side, side + _) + rest
@@ -156,10 +197,13 @@ def test_mirrored_person_is_the_mirrored_hub(layout):
     place = {name: rng.uniform(10, 600, 2) for name in (*names, *POINT_NAMES)}
     points = np.array([place[name] for name in names])
     # In the flipped picture the detector calls the person's right hand the left one.
-    flipped = np.array([place.get(symmetric_partner(name), place[name]) for name in names])
+    other = mirrored_layout(layout)
+    flipped = np.array(
+        [place.get(symmetric_partner(name), place.get(name)) for name in LAYOUTS[other].names]
+    )
     flipped[:, 0] = width - 1 - flipped[:, 0]
     expected, expected_confidence = mirror_hub(*to_hub(points, None, layout), width)
-    got, confidence = to_hub(flipped, None, layout)
+    got, confidence = to_hub(flipped, None, other)
     body = np.r_[0:23, 91:133]  # names of face points carry no side
     np.testing.assert_allclose(got[body], expected[body])
     np.testing.assert_array_equal(confidence[body], expected_confidence[body])
