@@ -42,6 +42,7 @@ class InputConfig:
             'hri',
             'zed',
             'openpose',
+            'trt_pose',
             'jsk',
             'azure_kinect',
             'named_poses',

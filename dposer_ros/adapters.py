@@ -208,6 +208,19 @@ def from_openpose(msg: Any, context: Context) -> KeypointFrame:
     return _pixels(msg.header, layout, people=people)
 
 
+def from_trt_pose(msg: Any, context: Context) -> KeypointFrame:
+    """pose_msgs/PersonDetection: one person a message, no header, pixels of the network's picture.
+
+    NaN is missing, and the confidence is never filled in. The people of a picture come one after
+    the other with nothing that tells whether they are of the same one: the first alone is taken.
+    """
+    if msg.person_id != 0:
+        raise Refused('adapter', f'trt_pose: person {msg.person_id}: only the first is taken')
+    parts = [getattr(msg, name) for name in _OPENPOSE18]
+    points = np.array([(part.x, part.y) for part in parts])
+    return _pixels(_headless(context), 'openpose18', people=[_person(points)])
+
+
 def from_jsk(msg: Any, context: Context) -> KeypointFrame:
     """jsk_recognition_msgs/PeoplePoseArray: placed by limb name; pixels if all depths are 0."""
     found = [
@@ -295,6 +308,7 @@ def from_json(msg: Any, context: Context) -> KeypointFrame:
 
 _COCO = LAYOUTS['coco17'].names
 _K4ABT = LAYOUTS['k4abt32'].names
+_OPENPOSE18 = LAYOUTS['openpose18'].names
 _OPENXR_FINGERS = {
     'THUMB': ('METACARPAL', 'PROXIMAL', 'DISTAL', 'TIP'),
     **dict.fromkeys(
@@ -337,6 +351,7 @@ ADAPTERS: dict[str, Adapter] = {
     'hri': Adapter('hri_msgs/msg/Skeleton2D', from_hri, 'ROS4HRI, the topic of one body'),
     'zed': Adapter('zed_msgs/msg/ObjectsStamped', from_zed, 'ZED body tracking, 3D'),
     'openpose': Adapter('ros_openpose/msg/Frame', from_openpose, 'ros_openpose, pixels'),
+    'trt_pose': Adapter('pose_msgs/msg/PersonDetection', from_trt_pose, 'ros2_trt_pose, 2D'),
     'jsk': Adapter('jsk_recognition_msgs/msg/PeoplePoseArray', from_jsk, 'JSK people poses'),
     'azure_kinect': Adapter(
         'visualization_msgs/msg/MarkerArray', from_azure_kinect, 'Azure Kinect body tracking'

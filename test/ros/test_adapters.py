@@ -1,6 +1,7 @@
 """Every adapter: golden points, left and right, what is missing, damaged messages."""
 
 import json
+import re
 from types import SimpleNamespace as Message
 
 import numpy as np
@@ -13,7 +14,7 @@ from std_msgs.msg import Float32MultiArray, Header, MultiArrayDimension, String
 
 from dposer_core.config import InputConfig, parameters
 from dposer_core.errors import ConfigError
-from dposer_core.keypoints import LAYOUTS, POINT_INDEX, to_hub
+from dposer_core.keypoints import LAYOUTS, MIRROR, POINT_INDEX, POINT_NAMES, to_hub
 from dposer_ros import adapters
 from dposer_ros.adapters import ADAPTERS, AUTO, NATIVE, Context, convert, detected, message_class
 from dposer_ros.refusals import Refused
@@ -237,6 +238,189 @@ def test_too_many_people_are_refused():
     crowd.detections = crowd.detections * (adapters.MAX_PEOPLE + 1)
     with pytest.raises(Refused, match='65 people in a message'):
         convert('yolo', crowd, CONTEXT)
+
+
+# --- every adapter, every point ---------------------------------------------------------------
+
+WRIST_OF_ROOT = {'left_hand_root': 'left_WRIST', 'right_hand_root': 'right_WRIST'}
+FINGERS = {
+    'thumb': 'THUMB',
+    'index': 'INDEX',
+    'middle': 'MIDDLE',
+    'ring': 'RING',
+    'pinky': 'LITTLE',
+}
+THUMB = ['METACARPAL', 'PROXIMAL', 'DISTAL', 'TIP']
+FINGER = ['PROXIMAL', 'INTERMEDIATE', 'DISTAL', 'TIP']
+HUB_HANDS = list(POINT_NAMES[91:])
+
+
+def named(layout: str) -> list[str]:
+    """The points of a layout that have a place in the hub."""
+    return [name for name in LAYOUTS[layout].names if name in POINT_INDEX]
+
+
+def dot(xyz, scale: float = 1.0) -> Message:
+    return Message(**dict(zip('xyz', (np.array(xyz) * scale).tolist(), strict=True)))
+
+
+def openxr_name(name: str) -> str:
+    """'left_pinky3' -> 'left_LITTLE_DISTAL'."""
+    if name in WRIST_OF_ROOT:
+        return WRIST_OF_ROOT[name]
+    side, _, finger = name.partition('_')
+    joints = THUMB if finger.startswith('thumb') else FINGER
+    return f'{side}_{FINGERS[finger[:-1]]}_{joints[int(finger[-1]) - 1]}'
+
+
+def yolo_of(where) -> Message:
+    flat = [Message(id=i + 1, point=dot(where(n)), score=0.8) for i, n in enumerate(COCO)]
+    deep = Message(data=flat, frame_id='base_link')
+    person = Message(id='1', score=0.9, keypoints=Message(data=flat), keypoints3d=deep)
+    return Message(header=HEADER, detections=[person])
+
+
+def hri_of(where) -> Message:
+    points = [
+        Message(x=where(n)[0], y=where(n)[1], c=0.7)
+        if n in POINT_INDEX
+        else Message(x=0, y=0, c=0)
+        for n in LAYOUTS['hri18'].names
+    ]
+    return Message(header=HEADER, skeleton=points)
+
+
+def zed_of(body_format: int):
+    names = LAYOUTS[f'zed{(18, 34, 38)[body_format]}'].names
+
+    def build(where) -> Message:
+        slots = [Message(kp=list(where(n) if n in POINT_INDEX else [9.0] * 3)) for n in names]
+        slots += [Message(kp=[float('nan')] * 3)] * (70 - len(names))
+        person = Message(
+            skeleton_available=True, body_format=body_format, label_id=4, confidence=80.0,
+            skeleton_3d=Message(keypoints=slots),
+        )  # fmt: skip
+        return Message(header=HEADER, objects=[person])
+
+    return build
+
+
+def openpose_of(where) -> Message:
+    parts = [
+        Message(score=0.6, pixel=dot(where(n) if n in POINT_INDEX else (9.0, 9.0, 9.0)))
+        for n in LAYOUTS['openpose_full137'].names
+    ]
+    person = Message(
+        bodyParts=parts[:25], leftHandParts=parts[25:46], rightHandParts=parts[46:67],
+        faceParts=parts[67:],
+    )  # fmt: skip
+    return Message(header=HEADER, persons=[person])
+
+
+def trt_pose_of(where) -> Message:
+    absent = Message(x=float('nan'), y=float('nan'), confidence=float('nan'))
+    parts = {
+        n: Message(x=where(n)[0], y=where(n)[1], confidence=0.0) if n in POINT_INDEX else absent
+        for n in LAYOUTS['openpose18'].names
+    }
+    return Message(num_people_detected=1, person_id=0, chest=absent, **parts)
+
+
+def jsk_of(where) -> Message:
+    poses = [Message(position=dot(where(n))) for n in COCO]
+    return Message(
+        header=HEADER, poses=[Message(limb_names=COCO, poses=poses, scores=[0.5] * len(COCO))]
+    )
+
+
+def azure_of(where) -> Message:
+    markers = [
+        Message(header=HEADER, id=100 + i, action=0, pose=Message(position=dot(where(n))))
+        for i, n in enumerate(LAYOUTS['k4abt32'].names)
+        if n in POINT_INDEX
+    ]
+    return Message(markers=markers)
+
+
+def named_poses_of(where) -> Message:
+    names = COCO + HUB_HANDS
+    sent = [n if n in COCO else openxr_name(n) for n in names]
+    poses = [Message(position=dot(where(n))) for n in names]
+    return Message(header=HEADER, name=sent, pose=poses, is_valid=[True] * len(names))
+
+
+def multiarray_of(layout: str):
+    def build(where) -> Float32MultiArray:
+        rows = [
+            [*where(n), 0.9] if n in POINT_INDEX else [9.0, 9.0, 9.0, 0.9]
+            for n in LAYOUTS[layout].names
+        ]
+        return multiarray(np.array(rows))
+
+    return build
+
+
+def json_of(where) -> String:
+    rows = [[*map(float, where(n)[:2]), 0.9] for n in POINT_NAMES]
+    return String(data=json.dumps([{'keypoints': rows}]))
+
+
+CONVERSIONS = {
+    'yolo': ('yolo', yolo_of, COCO),
+    'yolo_3d': ('yolo_3d', yolo_of, COCO),
+    'hri': ('hri', hri_of, COCO),
+    **{f'zed {n}': ('zed', zed_of(i), named(f'zed{n}')) for i, n in enumerate((18, 34, 38))},
+    'openpose': ('openpose', openpose_of, named('openpose_full137')),
+    'trt_pose': ('trt_pose', trt_pose_of, COCO),
+    'jsk': ('jsk', jsk_of, COCO),
+    'azure_kinect': ('azure_kinect', azure_of, named('k4abt32')),
+    'named_poses': ('named_poses', named_poses_of, COCO + HUB_HANDS),
+    'json': ('json', json_of, list(POINT_NAMES)),
+    **{f'multiarray {name}': ('multiarray', multiarray_of(name), named(name)) for name in LAYOUTS},
+}
+
+
+def converted(case: str, where) -> KeypointFrame:
+    adapter, build, _ = CONVERSIONS[case]
+    layout = case.removeprefix('multiarray ') if adapter == 'multiarray' else ''
+    return convert(adapter, build(where), Context(Time(sec=7), 'camera_optical', layout))
+
+
+def test_every_adapter_is_among_the_conversions():
+    assert {adapter for adapter, _, _ in CONVERSIONS.values()} == set(ADAPTERS)
+
+
+@pytest.mark.parametrize('case', CONVERSIONS)
+def test_every_point_goes_to_its_place_and_no_other_comes(case):
+    """Fingers from thumb to little finger, toes, eyes: each point has a place of its own."""
+    expect_places(converted(case, place), CONVERSIONS[case][2])
+
+
+def partner(name: str) -> str:
+    return POINT_NAMES[MIRROR[POINT_INDEX[name]]]
+
+
+@pytest.mark.parametrize('case', [c for c in CONVERSIONS if not re.search('hand21|openxr', c)])
+def test_the_mirrored_person_is_the_mirror_of_the_person(case):
+    """Somebody whose left and right are exchanged: left points get what the right ones had."""
+    mirrored = converted(case, lambda name: place(partner(name)) * (-1.0, 1.0, 1.0))
+    points, confidence = hub(converted(case, place))
+    flipped, flipped_confidence = hub(mirrored)
+    np.testing.assert_allclose(flipped[:, 0], -points[MIRROR, 0], rtol=1e-6)
+    np.testing.assert_allclose(flipped[:, 1:], points[MIRROR, 1:], rtol=1e-6)
+    np.testing.assert_array_equal(flipped_confidence > 0, confidence[MIRROR] > 0)
+
+
+def test_trt_pose_takes_the_first_person_and_nan_is_missing():
+    """Its confidence is 0 for what it has found."""
+    msg = trt_pose_of(place)
+    msg.left_wrist = Message(x=float('nan'), y=float('nan'), confidence=float('nan'))
+    frame = convert('trt_pose', msg, CONTEXT)
+    expect_places(frame, [name for name in COCO if name != 'left_wrist'])
+    assert (frame.header.stamp.sec, frame.header.frame_id) == (7, 'camera_optical')
+    msg.person_id = 1
+    with pytest.raises(Refused, match='only the first'):
+        convert('trt_pose', msg, CONTEXT)
 
 
 _JUNK = st.recursive(
