@@ -65,6 +65,7 @@ class LastFrame:
     frame_id: str
     dim: int
     arrived: float  # perf_counter seconds
+    age_in: float  # s by the node's clock, when it arrived
 
 
 class WholeBodyNode(LifecycleNode):
@@ -240,7 +241,7 @@ class WholeBodyNode(LifecycleNode):
     ) -> list[FitResult]:
         """Fit, after forgetting everything if time or the camera is another one."""
         stamp_ns = ns_from_stamp(msg.header.stamp)
-        frame = LastFrame(stamp_ns, msg.header.frame_id, msg.dim, times.arrived)
+        frame = LastFrame(stamp_ns, msg.header.frame_id, msg.dim, times.arrived, times.age_in)
         change = self._break_before(frame, config)
         if change is not None:
             self.forget(change)
@@ -266,7 +267,7 @@ class WholeBodyNode(LifecycleNode):
         """Called when no frame comes: predict those who were there, until they are lost."""
         if self._last is None or not self._people:
             return
-        silence = time.perf_counter() - self._last.arrived
+        silence = self._silence()
         if silence < SILENCE:
             return
         self._live_config()
@@ -275,6 +276,18 @@ class WholeBodyNode(LifecycleNode):
         with times.stage('fit'):
             results = self._model.fitter.predict(stamp_ns)
         self._publish(results, header_at(stamp_ns, self._last.frame_id), times)
+
+    def _silence(self) -> float:
+        """Seconds since the newest frame came.
+
+        Those of /clock in simulated time: a bag that pauses must find everybody where they were,
+        and a prediction may not be ahead of the clock.
+        """
+        clock = self.get_clock()
+        if clock.ros_time_is_active:
+            age = (clock.now().nanoseconds - self._last.stamp_ns) * 1e-9
+            return max(age - self._last.age_in, 0.0)
+        return time.perf_counter() - self._last.arrived
 
     def _publish(self, results: list[FitResult], header: Header, times: FrameTimes) -> bool:
         """Publish unless the stamp would run backwards; False if so."""
@@ -498,7 +511,7 @@ class WholeBodyNode(LifecycleNode):
     def _publish_lost(self) -> None:
         if self._last is None:
             return
-        silence = time.perf_counter() - self._last.arrived
+        silence = self._silence()
         stamp_ns = max(self._last.stamp_ns + int(silence * 1e9), (self._published_ns or 0) + 1)
         lost = [dataclasses.replace(r, status=Status.LOST) for r in self._people]
         for offset, results in enumerate((lost, [])):
