@@ -8,7 +8,6 @@ The result is an ordinary KeypointFrame in `world_frame`, input of `dposer_whole
 import copy
 import dataclasses
 import functools
-import re
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,6 +34,7 @@ from dposer_ros.conversions import (
 from dposer_ros.gate import StampGate
 from dposer_ros.keypoint_source import KeypointSource
 from dposer_ros.latest import LatestWorker
+from dposer_ros.launch_arguments import camera_names
 from dposer_ros.msg import KeypointFrame
 from dposer_ros.parameters import RCLPY_PARAMETERS
 from dposer_ros.process import run_until_signal
@@ -127,14 +127,7 @@ class FusionNode(Node):
         if self._error is not None:
             raise self._error
         config = self._config
-        names = [name.strip() for name in config.cameras.split(',') if name.strip()]
-        if len(names) < 2 or len(set(names)) < len(names):
-            raise ConfigError(
-                f"cameras = '{config.cameras}': at least two different names, such as 'left,right'"
-            )
-        for name in names:
-            if not re.fullmatch(r'/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', name):
-                raise ConfigError(f"camera '{name}': not a namespace of ROS 2")
+        names = camera_names(config.cameras)
         self._cameras = {name: _Camera() for name in names}
         if config.calibration:
             self._read_calibration(Path(config.calibration).expanduser())

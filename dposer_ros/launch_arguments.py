@@ -73,6 +73,21 @@ ARGUMENTS = (
     ),
 )
 
+_TOPICS = ('keypoints_topic', 'camera_info_topic', 'input_type')
+
+MULTI_CAMERA = (
+    LaunchArgument('cameras', '', 'names of the cameras, separated by commas: left,right,top'),
+    LaunchArgument(
+        'calibration',
+        '',
+        'file of where the cameras stand (.toml, .yaml, .qca.txt); empty: /tf_static',
+    ),
+    LaunchArgument('world_frame', 'world', 'frame of the fused keypoints and of the states'),
+    LaunchArgument('slop', '0.02', 'pictures taken within this many seconds are of one instant'),
+    *(argument for argument in ARGUMENTS if argument.name not in _TOPICS),
+)
+"""Of `multi_camera.launch.py`."""
+
 # Launch arguments that are node parameters under another name; empty values are not passed on.
 _PARAMETERS = {
     'model_path': 'model.path',
@@ -132,6 +147,50 @@ def check(values: Mapping[str, str]) -> None:
             'respawn:=true with autostart:=false would leave the restarted node unconfigured: '
             'set autostart:=true or respawn:=false'
         )
+
+
+def camera_names(text: str) -> list[str]:
+    """The cameras of `dposer_fusion`, from 'left,right,top'.
+
+    Raises:
+        ConfigError: fewer than two, one twice, or no namespace of ROS 2.
+    """
+    names = [name.strip() for name in text.split(',') if name.strip()]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ConfigError(
+            f"cameras = '{text}': at least two different names, such as 'left,right'"
+        )
+    for name in names:
+        if not re.fullmatch(r'/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', name):
+            raise ConfigError(f"camera '{name}': not a namespace of ROS 2")
+    return names
+
+
+def check_multi_camera(values: Mapping[str, str]) -> None:
+    """As `check`, of the arguments of several cameras.
+
+    Raises:
+        ConfigError: names the argument, the value and the remedy.
+    """
+    defaults = {argument.name: argument.default for argument in ARGUMENTS}
+    check(defaults | {name: values[name] for name in defaults.keys() & values.keys()})
+    camera_names(values['cameras'])
+    if values['calibration'] and not Path(values['calibration']).is_file():
+        raise ConfigError(f"calibration:='{values['calibration']}': there is no such file")
+    try:
+        float(values['slop'])
+    except ValueError as error:
+        raise ConfigError(f"slop:='{values['slop']}': not a number of seconds") from error
+
+
+def fusion_parameters(values: Mapping[str, str]) -> dict[str, str | float | bool]:
+    """Parameters of `dposer_fusion`."""
+    names = ('cameras', 'calibration', 'world_frame')
+    return {
+        **{name: values[name] for name in names},
+        'slop': float(values['slop']),
+        'use_sim_time': values['use_sim_time'] == 'true',
+    }
 
 
 def params_file(values: Mapping[str, str]) -> Path:
