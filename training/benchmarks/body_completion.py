@@ -88,6 +88,10 @@ class Judge:
         }
         return {key: float(value.mean()) for key, value in values.items()}
 
+    def joints(self, part: str, found: Tensor) -> Tensor:
+        """(S, N, J, 3) metres: the part's joints of hypotheses (S, N, D) raw."""
+        return torch.stack([self._forward(part, hypothesis)[0] for hypothesis in found])
+
     def _forward(self, part: str, poses: Tensor) -> tuple[Tensor, Tensor]:
         chunks = poses[:, : self._size].split(_CHUNK)
         found = [self._points[part].forward(chunk) for chunk in chunks]
