@@ -254,7 +254,7 @@ class FusionConfig:
     )
     world_frame: str = param('world', 'frame of the keypoints that are published')
     sigma_px_relative: float = param(
-        0.015,
+        FitConfig().sigma_px_relative,
         'detector noise (1 sigma) as a share of the height of the person in the image',
         low=0.0001,
         high=0.1,

@@ -2,7 +2,7 @@
 
 ros2 launch dposer_ros multi_camera.launch.py cameras:=left,right,top calibration:=rig.yaml
 
-Every camera has its detector with <camera>/keypoints and <camera>/camera_info, see docs/CAMERAS.md.
+Every camera has its detector with <camera>/keypoints and <camera>/camera_info; docs/CAMERAS.md.
 The arguments of wholebody.launch.py hold here too, but for its topics.
 """
 
