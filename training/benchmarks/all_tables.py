@@ -18,8 +18,16 @@ _logger = logging.getLogger(__name__)
 
 # The tables without a command, and why.
 NOT_BUILT: dict[str, tuple[str, str]] = {
-    '5': ('Face reconstruction', 'needs NoW or a differentiable renderer of the open head'),
-    'S-12': ('Face reconstruction, WCPA', 'needs WCPA and FLAME'),
+    '5': (
+        'Face reconstruction, NoW',
+        'needs a differentiable renderer (such as mitsuba 3) with albedo and spherical-harmonics '
+        'light, a shape space of the head (the open head has ten betas of the whole body, and no '
+        "prior of shapes), and for the paper's figures FLAME and NoW (now.is.tue.mpg.de)",
+    ),
+    'S-12': (
+        'Face reconstruction, WCPA',
+        'needs what table 5 needs, with the WCPA challenge data in place of NoW',
+    ),
 }
 
 
