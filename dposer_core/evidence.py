@@ -111,6 +111,11 @@ def _incidence(points_of: dict[int, list[int]]) -> np.ndarray:
 _OWN_MATRIX, _BELOW_MATRIX = _incidence(OWN_POINTS), _incidence(_below_points())
 
 
+def counted(present: np.ndarray, inlier: np.ndarray) -> np.ndarray:
+    """(133,) which points are evidence: seen, and not contradicted by all others."""
+    return present & (inlier > _MIN_INLIER)
+
+
 def joint_sources(present: np.ndarray, inlier: np.ndarray) -> np.ndarray:
     """(55,) `Source` of every joint.
 
@@ -120,12 +125,25 @@ def joint_sources(present: np.ndarray, inlier: np.ndarray) -> np.ndarray:
         present: (133,) whether a point is seen.
         inlier: (133,) IRLS weights in [0, 1].
     """
-    seen = (present & (inlier > _MIN_INLIER)).astype(np.float32)
+    seen = counted(present, inlier).astype(np.float32)
     sources = np.full(skeleton.NUM_JOINTS, Source.COMPLETED, dtype=np.uint8)
     sources[_BELOW_MATRIX @ seen > 0.0] = Source.PARTIAL
     sources[_OWN_MATRIX @ seen > 0.0] = Source.OBSERVED
     sources[skeleton.EYE_JOINTS] = Source.DEFAULT  # gaze is not estimated
     return sources
+
+
+def unseen_rotations(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whose rotation no point tells of, since it has points on one side only.
+
+    Args:
+        seen: (133,) points that are evidence.
+
+    Returns:
+        (55,) nothing is seen below the joint; (55,) nothing is seen but below it.
+    """
+    below = _BELOW_MATRIX @ seen.astype(np.float32)
+    return below == 0.0, (below == below[0]) & (below > 0.0)
 
 
 def observed_fraction(sources: np.ndarray) -> float:

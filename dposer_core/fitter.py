@@ -7,9 +7,9 @@ Objective (DESIGN section 5), everything a sum of squares:
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -27,7 +27,16 @@ from dposer_core.kinematics import (
 )
 from dposer_core.observation import NUM_POINTS, Observation
 from dposer_core.sides import Sides
-from dposer_core.state import BodyState, FitResult, FitStats, Quality, Source, Status
+from dposer_core.state import (
+    BodyState,
+    FitResult,
+    FitStats,
+    Quality,
+    Source,
+    Status,
+    isotropic,
+)
+from dposer_core.uncertainty import PriorOnly, add_unseen, size_covariance
 from dposer_core.window import Frame, Pose, Smoothness, SolveError, StiffError, Window
 
 if TYPE_CHECKING:
@@ -48,9 +57,6 @@ _RIDGE = (
 # almost anywhere, so a finger would keep for ever the pose it was last seen in.
 _HIDDEN_KEEP = 0.8
 _HEIGHT_SIGMA = 0.01  # m, of a known person height
-# Of the distance: what pictures leave open about the size of a person of unknown and of known
-# height (measured along the ray: 3.1 and 2.1 % on the tuning clips, 4.3 and 1.0 % on the others).
-_SIZE_SIGMA, _KNOWN_SIZE_SIGMA = 0.04, 0.015
 _BETAS_PRECISION = 1.0
 _BETAS_WALK = 0.05  # per sqrt(s): lets betas settle, but not forget
 _FROZEN_PRECISION = 1e6  # of the betas at the time when they freeze, and of their links then on
@@ -80,6 +86,53 @@ class LivePrior(Protocol):
     def denoise(self, x: np.ndarray, t: float) -> np.ndarray:
         """x0_hat (B, dim) of normalised poses x (B, dim) at diffusion time t."""
         ...
+
+
+class DenoiseRequest(NamedTuple):
+    """What a fit waits for; answered by a `Denoised`."""
+
+    x: np.ndarray  # (B, D) float32, normalised
+    t: float
+
+
+class Denoised(NamedTuple):
+    """Answer to a `DenoiseRequest`."""
+
+    x_0: np.ndarray  # (B, D)
+    seconds: float  # share of the call
+
+
+_T = TypeVar('_T')
+_Stage = Generator[DenoiseRequest, Denoised, _T]  # a piece of a fit that returns a _T
+Fit = _Stage[FitResult | None]
+"""The fit of one frame of one person, which stops wherever it needs the denoiser."""
+
+
+def in_lockstep(prior: LivePrior | None, fits: Sequence[Fit]) -> list[FitResult | None]:
+    """Run fits side by side, those that wait for the same diffusion time with one call."""
+    results: list[FitResult | None] = [None] * len(fits)
+    waiting: dict[int, DenoiseRequest] = {}
+
+    def advance(index: int, answer: Denoised | None) -> None:
+        waiting.pop(index, None)
+        try:
+            waiting[index] = fits[index].send(answer)
+        except StopIteration as done:
+            results[index] = done.value
+
+    for index in range(len(fits)):
+        advance(index, None)
+    while waiting:
+        t = next(iter(waiting.values())).t
+        group = [(i, request.x) for i, request in waiting.items() if request.t == t]
+        start = time.perf_counter()
+        x_0 = prior.denoise(np.concatenate([x for _, x in group]), t)
+        seconds = (time.perf_counter() - start) / len(x_0)
+        row = 0
+        for index, x in group:
+            advance(index, Denoised(x_0[row : row + len(x)], seconds * len(x)))
+            row += len(x)
+    return results
 
 
 @dataclass
@@ -130,6 +183,7 @@ class PoseFitter:
         self._hand_seen_ns = [0, 0]
         self._sides = Sides()
         self._stages: dict[str, float] = {}  # seconds of this frame
+        self._others = 0.0  # seconds of this frame that other fits took meanwhile
         self._last: FitResult | None = None
         self._last_velocity = (np.zeros(3), np.zeros((1 + len(skeleton.PRIOR_JOINTS), 3)))
 
@@ -164,32 +218,40 @@ class PoseFitter:
         return self._last
 
     def step(self, observation: Observation, budget_s: float | None = None) -> FitResult | None:
-        """Fit one new frame.
+        """Fit one new frame; arguments and result as of `fit`."""
+        fit = self.fit(observation, time.perf_counter(), budget_s)
+        return in_lockstep(self._prior, [fit])[0]
+
+    def fit(self, observation: Observation, clock: float, budget_s: float | None = None) -> Fit:
+        """Fit one new frame, for `in_lockstep`.
 
         Args:
             observation: newer than the last one.
-            budget_s: stop iterating after this time; None runs the configured iterations, which
-                makes the result a function of the input alone.
+            clock: `time.perf_counter` when work on the frame began.
+            budget_s: stop iterating so long after that; None runs the configured iterations,
+                which makes the result a function of the input alone.
 
         Returns:
             None if there is too little to start on and nothing to predict from.
         """
-        clock = time.perf_counter()
-        self._stages = dict.fromkeys(STAGES, 0.0)
+        self._stages, self._others = dict.fromkeys(STAGES, 0.0), 0.0
+        began = self._now()
         observation = self._with_sides(observation)
         seen = self._evidence(observation)
         if int(seen.present[evidence.BODY_POINTS].sum()) < self.config.track.min_points:
             return self.predict(observation.stamp_ns)
         warm = bool(self._window.frames)
         try:
-            iterations, converged = self._fit(observation.stamp_ns, seen, warm, clock, budget_s)
+            iterations, converged = yield from self._fit(
+                observation.stamp_ns, seen, warm, clock, budget_s
+            )
         except SolveError as error:
             # A prior of little weight is as good as none.
             self._needs_double = self._needs_double or isinstance(error, StiffError)
             self._restart()
             return self.predict(observation.stamp_ns, Quality.HOLD)
         self._freeze_betas(observation.stamp_ns)
-        return self._report(seen, warm, iterations, converged, clock)
+        return self._report(seen, warm, iterations, converged, began)
 
     def predict(self, stamp_ns: int, quality: Quality = Quality.FILTER_ONLY) -> FitResult | None:
         """The state at `stamp_ns` without evidence: motion dies out, uncertainty grows."""
@@ -206,8 +268,8 @@ class PoseFitter:
         covariance = last.pelvis_covariance + np.eye(6) * growth**2
         state = self._state(
             stamp_ns, pose, posed, np.zeros_like(last.joint_velocities),
-            np.hypot(last.rotation_sigma, 2.0 * growth), np.hypot(last.position_sigma, growth),
-            covariance, source,
+            np.hypot(last.rotation_sigma, 2.0 * growth),
+            last.position_covariance + growth**2 * np.eye(3), covariance, source,
         )  # fmt: skip
         return FitResult(
             body_id=self.body_id,
@@ -225,7 +287,7 @@ class PoseFitter:
 
     def _fit(
         self, stamp_ns: int, seen: _Evidence, warm: bool, clock: float, budget_s: float | None
-    ) -> tuple[int, bool]:
+    ) -> _Stage[tuple[int, bool]]:
         fit = self.config.fit
 
         def spent(share: float = 1.0) -> bool:
@@ -233,16 +295,17 @@ class PoseFitter:
 
         if warm:
             self._window.append(stamp_ns, self._predicted_pose(stamp_ns), seen)
-            iterations = self._iterate(fit.max_iterations, fit.relinearise, spent)
+            iterations = yield from self._iterate(fit.max_iterations, fit.relinearise, spent)
             if self._is_unexplained(seen):
-                iterations = self._try_restart(stamp_ns, seen, spent) or iterations
+                restarted = yield from self._try_restart(stamp_ns, seen, spent)
+                iterations = restarted or iterations
         else:
-            iterations = self._cold_start(stamp_ns, seen, spent)
+            iterations = yield from self._cold_start(stamp_ns, seen, spent)
         newest = self._window.frames[-1]
         converged = _step_size(newest.delta) < _CONVERGED
         return iterations, converged
 
-    def _iterate(self, count: int, relinearise: int, spent) -> int:
+    def _iterate(self, count: int, relinearise: int, spent) -> _Stage[int]:
         """Up to `count` Gauss-Newton steps; at least one. Returns how many were made."""
         prior = self.config.prior
         for s in range(count):
@@ -251,8 +314,8 @@ class PoseFitter:
             # Truncated schedule, PROTOCOLS fact 5: the last step is at t_min.
             t = prior.t_min + (count - s - 1) / count * (prior.t_max - prior.t_min)
             widening = _WIDENING ** ((count - s - 1) / max(count - 1, 1))
-            self._linearise(self._window.frames[first:], t, widening)
-            start = time.perf_counter()
+            yield from self._linearise(self._window.frames[first:], t, widening)
+            start = self._now()
             self._window.solve(first)
             self._count('solve', start)
             newest = self._window.frames[-1]
@@ -263,12 +326,12 @@ class PoseFitter:
             if spent() or _step_size(newest.delta) < _CONVERGED:
                 break
         # Steps of older frames: those that the next frame relinearises, and one for velocities.
-        start = time.perf_counter()
+        start = self._now()
         self._window.smooth(max(0, len(self._window.frames) - max(relinearise, 2)))
         self._count('solve', start)
         return s + 1
 
-    def _linearise(self, frames: Sequence[Frame], t: float, widening: float) -> None:
+    def _linearise(self, frames: Sequence[Frame], t: float, widening: float) -> _Stage[None]:
         """Move each frame to its estimate and build its own terms there.
 
         `t` is the diffusion time of the prior's target.
@@ -279,8 +342,8 @@ class PoseFitter:
             frame.at = frame.estimate
             frame.delta = np.zeros_like(frame.delta)
         rotvecs = [kinematics.log_many(frame.at.rotations[1:]) for frame in frames]
-        start = time.perf_counter()
-        targets = self._denoised(frames, rotvecs, t)
+        start = self._now()
+        targets = yield from self._denoised(frames, rotvecs, t)
         start = self._count('denoise', start)
         for frame, rotvec, target in zip(frames, rotvecs, targets, strict=True):
             frame.hessian[:], frame.gradient[:] = 0.0, 0.0
@@ -291,11 +354,15 @@ class PoseFitter:
 
     def _count(self, stage: str, start: float) -> float:
         """Charge the time since `start` to a stage; returns the time now."""
-        now = time.perf_counter()
+        now = self._now()
         self._stages[stage] += now - start
         return now
 
-    def _denoised(self, frames, rotvecs, t) -> np.ndarray:
+    def _now(self) -> float:
+        """Seconds on a clock that stands still while other fits run."""
+        return time.perf_counter() - self._others
+
+    def _denoised(self, frames, rotvecs, t) -> _Stage[np.ndarray]:
         """x0_hat (B, D), the stop-gradient target of the DPoser term.
 
         No noise is added to x_t: on five tuning clips with resting fingers fresh noise gave 42 mm
@@ -315,7 +382,10 @@ class PoseFitter:
         if self._prior is None:
             return np.zeros_like(x)
         x = ((x - self._mean) * self._inverse_std).astype(np.float32)
-        return self._prior.denoise(x, t).astype(float)
+        start = time.perf_counter()
+        answer = yield DenoiseRequest(x, t)
+        self._others += time.perf_counter() - start - answer.seconds
+        return answer.x_0.astype(float)
 
     def _add_data(self, frame: Frame, widening: float) -> None:
         seen: _Evidence = frame.payload
@@ -376,7 +446,7 @@ class PoseFitter:
 
     # --- starting ----------------------------------------------------------------------------
 
-    def _cold_start(self, stamp_ns: int, seen: _Evidence, spent) -> int:
+    def _cold_start(self, stamp_ns: int, seen: _Evidence, spent) -> _Stage[int]:
         """Several placements side by side, the cheapest wins and is refined."""
         weight = np.where(
             seen.present,
@@ -391,7 +461,7 @@ class PoseFitter:
         iterations = 0
         for guess in guesses:
             try:
-                iterations += self._start_window(
+                iterations += yield from self._start_window(
                     stamp_ns, guess, seen, _CANDIDATE_ITERATIONS, spent
                 )
             except SolveError as error:
@@ -406,16 +476,16 @@ class PoseFitter:
             assert failure is not None
             raise failure
         count = self.config.fit.cold_iterations
-        return iterations + self._start_window(stamp_ns, best[1], seen, count, spent)
+        return iterations + (yield from self._start_window(stamp_ns, best[1], seen, count, spent))
 
-    def _start_window(self, stamp_ns, pose: Pose, seen: _Evidence, count, spent) -> int:
+    def _start_window(self, stamp_ns, pose: Pose, seen: _Evidence, count, spent) -> _Stage[int]:
         self._restart()
         self._started_ns = stamp_ns
         if self._given_betas is not None:
             pose = self._with_betas(pose, self._given_betas)
             self._freeze_at(stamp_ns, self._given_betas)
         self._window.append(stamp_ns, pose, seen)
-        return self._iterate(count, 1, spent)
+        return (yield from self._iterate(count, 1, spent))
 
     def _restart(self) -> None:
         self._window = self._new_window()
@@ -434,12 +504,12 @@ class PoseFitter:
         self._bad_frames = self._bad_frames + 1 if bad else 0
         return self._bad_frames >= _LOST_FRAMES
 
-    def _try_restart(self, stamp_ns: int, seen: _Evidence, spent) -> int:
+    def _try_restart(self, stamp_ns: int, seen: _Evidence, spent) -> _Stage[int]:
         """A cold start beside a track that no longer explains what is seen; the cheaper stays."""
         kept, cost = self._window, self._cost_of_newest(seen)
         started, frozen = self._started_ns, self._frozen
         fresh = _Evidence(seen.observation, seen.whitening, seen.present, seen.camera, seen.keep)
-        iterations = self._cold_start(stamp_ns, fresh, spent)
+        iterations = yield from self._cold_start(stamp_ns, fresh, spent)
         if self._cost_of_newest(fresh) < _RESTART_GAIN * cost:
             return iterations
         self._window, self._started_ns, self._frozen = kept, started, frozen
@@ -478,23 +548,37 @@ class PoseFitter:
     # --- reporting ---------------------------------------------------------------------------
 
     def _report(
-        self, seen: _Evidence, warm: bool, iterations: int, converged: bool, clock: float
+        self, seen: _Evidence, warm: bool, iterations: int, converged: bool, began: float
     ) -> FitResult:
         newest = self._window.frames[-1]
         pose, stamp_ns = newest.estimate, newest.stamp_ns
-        start = fitted = time.perf_counter()
+        start = fitted = self._now()
         covariance = self._window.covariance()
-        start = self._count('covariance', start)
         posed = self._pose(pose)
+        if self._prior is not None:
+            counted = evidence.counted(seen.present, seen.inlier)
+            stamps = [frame.stamp_ns for frame in self._window.frames[-2:]]
+            step = (stamps[-1] - stamps[0]) * 1e-9  # 0 for a first frame
+            add_unseen(covariance, counted, posed, self._prior_only, step)
+        start = self._count('covariance', start)
         velocities = self._velocities(pose, posed)
         sources = evidence.joint_sources(seen.present, seen.inlier)
+        of_joints = self.kinematics.joint_covariance(posed, covariance)
+        confidence = _confidence(isotropic(of_joints))
+        turn = np.eye(6)
+        turn[3:, 3:] = posed.rotations[0]
+        of_pelvis = turn @ covariance[:6, :6] @ turn.T
+        if all(part.dim == 2 for part in seen.observation.parts):
+            is_known = self.config.model.person_height > 0.0 or self._given_betas is not None
+            of_size = size_covariance(posed.joints, is_known)
+            of_joints += of_size
+            of_pelvis[:3, :3] += of_size[0]
         state = self._state(
-            stamp_ns, pose, posed, velocities, self._rotation_sigma(covariance),
-            self.kinematics.joint_sigma(posed, covariance),
-            self._pelvis_covariance(covariance, posed, seen), sources,
+            stamp_ns, pose, posed, velocities, self._rotation_sigma(covariance), of_joints,
+            of_pelvis, sources,
         )  # fmt: skip
         self._count('report', start)
-        self._stages['predict'] = fitted - clock - sum(self._stages[s] for s in _FIT_STAGES)
+        self._stages['predict'] = fitted - began - sum(self._stages[s] for s in _FIT_STAGES)
         for hand, visible in enumerate(evidence.hands_seen(seen.present)):
             if visible or self._hand_seen_ns[hand] == 0:
                 self._hand_seen_ns[hand] = stamp_ns
@@ -510,7 +594,7 @@ class PoseFitter:
             else Quality.REDUCED,
             state=state,
             observed_fraction=fraction,
-            confidence=_confidence(state.position_sigma),
+            confidence=confidence,
             hand_occluded_s=self._hand_occlusion(stamp_ns),
             stats=FitStats(
                 window_frames=len(self._window.frames),
@@ -535,7 +619,7 @@ class PoseFitter:
         return Status.PARTIAL if missing or self._bad_frames else Status.TRACKING
 
     def _state(
-        self, stamp_ns, pose: Pose, posed: Posed, velocities, rotation_sigma, position_sigma,
+        self, stamp_ns, pose: Pose, posed: Posed, velocities, rotation_sigma, position_covariance,
         pelvis_covariance, source,
     ) -> BodyState:  # fmt: skip
         rotvec = np.zeros((skeleton.NUM_JOINTS, 3))
@@ -550,7 +634,7 @@ class PoseFitter:
             landmarks=self.kinematics.landmarks(posed),
             joint_velocities=velocities,
             rotation_sigma=rotation_sigma,
-            position_sigma=position_sigma,
+            position_covariance=position_covariance,
             pelvis_covariance=pelvis_covariance,
             source=source,
             betas_frozen=self._frozen is not None,
@@ -569,23 +653,6 @@ class PoseFitter:
             kinematics.relative_log(earlier.rotations, pose.rotations) / dt,
         )
         return (posed.joints - self._pose(earlier).joints) / dt
-
-    def _pelvis_covariance(
-        self, covariance: np.ndarray, posed: Posed, seen: _Evidence
-    ) -> np.ndarray:
-        """(6, 6) position, rotation about the axes of the output frame (state: body axes).
-
-        A larger person farther away looks the same. The window's covariance does not know it: the
-        prior on the betas counts there in every frame.
-        """
-        turn = np.eye(6)
-        turn[3:, 3:] = posed.rotations[0]
-        turned = turn @ covariance[:6, :6] @ turn.T
-        if all(part.dim == 2 for part in seen.observation.parts):
-            is_known = self.config.model.person_height > 0.0 or self._given_betas is not None
-            along = (_KNOWN_SIZE_SIGMA if is_known else _SIZE_SIGMA) * posed.joints[0]
-            turned[:3, :3] += np.outer(along, along)
-        return turned
 
     def _rotation_sigma(self, covariance: np.ndarray) -> np.ndarray:
         sigma = np.zeros(skeleton.NUM_JOINTS)
@@ -669,6 +736,11 @@ class PoseFitter:
             self._prior_weight = np.full(size, self.config.prior.weight)
         mean_rotvec = (self._sign * self._mean[:joints]).reshape(-1, 3)
         self._mean_rotations = kinematics.exp_many(np.ascontiguousarray(mean_rotvec))
+        links = self._smoothness(self.config)
+        self._prior_only = PriorOnly(
+            self._inverse_std[:joints] ** -2.0, self._prior_weight[:joints],
+            links.acceleration[PRIOR_ROTATIONS], links.velocity[PRIOR_ROTATIONS],
+        )  # fmt: skip
 
     def _smoothness(self, config: Config) -> Smoothness:
         n, fit = self.kinematics.num_dof, config.fit

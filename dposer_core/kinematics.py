@@ -384,18 +384,19 @@ def prior_terms(rotvecs, mean, inverse_std, target, weight, sign, hessian, gradi
 
 
 @njit(cache=True)
-def _joint_variance(
+def _joint_covariance(
     covariance, world, position, position_dirs, parents, joint_dof, coefficient_dof, out
 ):
-    """Mean positional variance (55,) per axis of every joint under `covariance` of the state."""
+    """Positional covariance (55, 3, 3) of every joint under `covariance` of the state."""
     num_joints, num_coefficients = position.shape[0], position_dirs.shape[2]
-    rows = np.empty((3, covariance.shape[0]))
+    rows = np.empty((covariance.shape[0], 3))
+    pushed = np.empty((covariance.shape[0], 3))
     columns = np.empty(covariance.shape[0], dtype=np.int64)
     for joint in range(num_joints):
         for i in range(3):
             columns[i] = i
             for r in range(3):
-                rows[r, i] = 1.0 if r == i else 0.0
+                rows[i, r] = 1.0 if r == i else 0.0
         m = 3
         a = parents[joint]
         while a >= 0:
@@ -405,28 +406,31 @@ def _joint_variance(
                 lz = position[joint, 2] - position[a, 2]
                 for c in range(3):
                     ax, ay, az = world[a, 0, c], world[a, 1, c], world[a, 2, c]
-                    rows[0, m] = ay * lz - az * ly
-                    rows[1, m] = az * lx - ax * lz
-                    rows[2, m] = ax * ly - ay * lx
+                    rows[m, 0] = ay * lz - az * ly
+                    rows[m, 1] = az * lx - ax * lz
+                    rows[m, 2] = ax * ly - ay * lx
                     columns[m] = joint_dof[a] + c
                     m += 1
             a = parents[a]
         for c in range(num_coefficients):
             for r in range(3):
-                rows[r, m] = position_dirs[joint, r, c]
+                rows[m, r] = position_dirs[joint, r, c]
             columns[m] = coefficient_dof + c
             m += 1
-        total = 0.0
         for p in range(m):
-            part = 0.0  # each pair once, and all three axes at once
-            for q in range(p):
-                part += covariance[columns[p], columns[q]] * (
-                    rows[0, p] * rows[0, q] + rows[1, p] * rows[1, q] + rows[2, p] * rows[2, q]
-                )
-            total += 2.0 * part + covariance[columns[p], columns[p]] * (
-                rows[0, p] ** 2 + rows[1, p] ** 2 + rows[2, p] ** 2
-            )
-        out[joint] = max(total / 3.0, 0.0)
+            x = y = z = 0.0
+            for q in range(m):
+                entry = covariance[columns[p], columns[q]]
+                x += entry * rows[q, 0]
+                y += entry * rows[q, 1]
+                z += entry * rows[q, 2]
+            pushed[p, 0], pushed[p, 1], pushed[p, 2] = x, y, z
+        for r in range(3):
+            for s in range(r + 1):
+                total = 0.0
+                for p in range(m):
+                    total += rows[p, r] * pushed[p, s]
+                out[joint, r, s] = out[joint, s, r] = total
 
 
 class Posed:
@@ -622,11 +626,11 @@ class Kinematics:
                 jacobian[n][:, self._columns[g, :m]] = rows[:, :m]
         return jacobian
 
-    def joint_sigma(self, posed: Posed, covariance: np.ndarray) -> np.ndarray:
-        """(55,) 1-sigma of the joint positions, metres, from the state covariance."""
-        variance = np.empty(skeleton.NUM_JOINTS)
-        _joint_variance(
+    def joint_covariance(self, posed: Posed, covariance: np.ndarray) -> np.ndarray:
+        """(55, 3, 3) of the joint positions, m^2, from the covariance of the state."""
+        found = np.empty((skeleton.NUM_JOINTS, 3, 3))
+        _joint_covariance(
             covariance, posed.rotations, posed.joints, posed.joint_dirs, skeleton.PARENTS,
-            self.joint_dof, self.coefficient_dof, variance,
+            self.joint_dof, self.coefficient_dof, found,
         )  # fmt: skip
-        return np.sqrt(variance)
+        return found

@@ -1,7 +1,8 @@
-"""Several people: which keypoints belong to whom, and one fitter each."""
+"""Several people: which keypoints belong to whom, and one fitter each, run side by side."""
 
 import dataclasses
 import itertools
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from dposer_core.config import Config
 from dposer_core.errors import ObservationError
 from dposer_core.evidence import BODY_POINTS
-from dposer_core.fitter import LivePrior, PoseFitter
+from dposer_core.fitter import LivePrior, PoseFitter, in_lockstep
 from dposer_core.observation import Observation
 from dposer_core.state import FitResult, Status
 
@@ -69,13 +70,13 @@ class PeopleFitter:
             track = PoseFitter(self._tables, self._prior, self.config, f'p{next(self._ids):04d}')
             self._tracks.append(track)
             matched[len(self._tracks) - 1] = observation
-        share = None if budget_s is None else budget_s / max(len(matched), 1)
-        results = []
-        for index, track in enumerate(self._tracks):
-            if index in matched:
-                results.append(track.step(matched[index], share))
-            else:
-                results.append(track.predict(stamp_ns))
+        clock = time.perf_counter()
+        fits = [self._tracks[i].fit(matched[i], clock, budget_s) for i in sorted(matched)]
+        fitted = dict(zip(sorted(matched), in_lockstep(self._prior, fits), strict=True))
+        results = [
+            fitted[i] if i in fitted else track.predict(stamp_ns)
+            for i, track in enumerate(self._tracks)
+        ]
         return self._cleaned(stamp_ns, results)
 
     def predict(self, stamp_ns: int) -> list[FitResult]:

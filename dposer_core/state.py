@@ -36,6 +36,11 @@ class Quality(IntEnum):
     HOLD = 3
 
 
+def isotropic(covariance: np.ndarray) -> np.ndarray:
+    """(N,) 1 sigma, the root mean square of all directions, of covariances (N, 3, 3)."""
+    return np.sqrt(np.einsum('nii->n', covariance) / 3.0)
+
+
 @dataclass(frozen=True)
 class BodyState:
     """One body in the output frame (2D: camera optical frame). Metres, radians, seconds."""
@@ -49,10 +54,15 @@ class BodyState:
     landmarks: np.ndarray  # (133, 3) COCO-WholeBody-133 points on the body
     joint_velocities: np.ndarray  # (55, 3) m/s
     rotation_sigma: np.ndarray  # (55,) rad, 1 sigma, isotropic
-    position_sigma: np.ndarray  # (55,) m
+    position_covariance: np.ndarray  # (55, 3, 3) m^2, output frame
     pelvis_covariance: np.ndarray  # (6, 6) position then rotation, output frame
     source: np.ndarray  # (55,) uint8, Source
     betas_frozen: bool = False
+
+    @property
+    def position_sigma(self) -> np.ndarray:
+        """(55,) m, 1 sigma of the joint positions, root mean square of the three axes."""
+        return isotropic(self.position_covariance)
 
 
 @dataclass(frozen=True)

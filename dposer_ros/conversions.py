@@ -25,6 +25,9 @@ MAX_BAD_POINTS = 0.5  # share of unusable points above which a person is refused
 _MIN_VARIANCE_RATIO = 1e-6  # smallest to largest axis of a covariance
 MAX_CONFIDENCE = 2.0  # detectors exceed 1 a little; beyond this it is no confidence
 
+UPPER = np.triu_indices(3)
+"""Rows and columns of a (3, 3) covariance that messages carry, in their order."""
+
 _PELVIS_CHILDREN = np.flatnonzero(skeleton.PARENTS == 0)
 _WRISTS = tuple(skeleton.JOINT_INDEX[f'{side}_wrist'] for side in ('left', 'right'))
 _HAND_JOINTS = (skeleton.LEFT_HAND_JOINTS, skeleton.RIGHT_HAND_JOINTS)
@@ -306,7 +309,6 @@ def keypoint_frame_msg(observations: Sequence[Observation], header: Header) -> K
         dim=KeypointFrame.DIM_3D,
         unit=KeypointFrame.UNIT_METRE,
     )
-    rows, columns = np.triu_indices(3)
     for observation in observations:
         absent = observation.confidence[:, None] == 0.0
         covariance = observation.sigma @ observation.sigma.transpose(0, 2, 1)
@@ -314,7 +316,7 @@ def keypoint_frame_msg(observations: Sequence[Observation], header: Header) -> K
         person.bbox = [float('nan')] * 4
         person.points = _float32(np.where(absent, np.nan, observation.points)).tolist()
         person.confidence = _float32(observation.confidence).tolist()
-        person.covariance = _float32(covariance[:, rows, columns]).tolist()
+        person.covariance = _float32(covariance[:, *UPPER]).tolist()
         msg.people.append(person)
     return msg
 
@@ -357,6 +359,7 @@ def state_msg(result: FitResult, header: Header, model: ModelInfo, stats: FitSta
     msg.velocities = _float32(state.joint_velocities)
     msg.rotation_sigma = _float32(state.rotation_sigma)
     msg.position_sigma = _float32(state.position_sigma)
+    msg.position_covariance = _float32(state.position_covariance[:, *UPPER])
     msg.source = np.asarray(state.source, dtype=np.uint8)
     return msg
 
@@ -379,10 +382,10 @@ def _hand_msg(side: int, result: FitResult, header: Header, quat_xyzw: np.ndarra
     msg.occluded_for = float(result.hand_occluded_s[side])
     _fill_pose(msg.wrist.pose, state.joints[wrist], chain_quat_xyzw(quat_xyzw[chain[::-1]]))
     # The wrist's orientation adds up along the arm; the joints' errors are taken as independent.
-    variances = np.repeat(
-        [state.position_sigma[wrist] ** 2, np.square(state.rotation_sigma[chain]).sum()], 3
-    )
-    msg.wrist.covariance = np.diag(variances).ravel()
+    covariance = np.zeros((6, 6))
+    covariance[:3, :3] = state.position_covariance[wrist]
+    covariance[3:, 3:] = np.square(state.rotation_sigma[chain]).sum() * np.eye(3)
+    msg.wrist.covariance = covariance.ravel()
     msg.rotations = _float32(quat_xyzw[joints])
     msg.keypoints = _float32(state.landmarks[_HAND_POINTS[side]])
     msg.keypoint_sigma = _float32(state.position_sigma[point_joints])
@@ -431,7 +434,7 @@ def is_finite_state(msg: SmplxState) -> bool:
     return _all_finite(
         (
             msg.positions, msg.rotations, msg.velocities, msg.betas, msg.expression, msg.transl,
-            msg.rotation_sigma, msg.position_sigma, msg.pelvis.covariance,
+            msg.rotation_sigma, msg.position_covariance, msg.pelvis.covariance,
             _pose_values(msg.pelvis.pose), _pose_values(msg.body), _twist_values(msg),
             (msg.confidence, msg.observed_fraction),
         )

@@ -13,6 +13,7 @@ from std_msgs.msg import Header
 
 from dposer_core import evidence, keypoints, skeleton
 from dposer_core.state import FitResult, Source
+from dposer_ros.conversions import UPPER
 from dposer_ros.msg import Capsule, CapsuleArray, KeypointFrame, NamedPoses, PersonKeypoints
 
 # --- which joint stands for a keypoint -----------------------------------------------------------
@@ -58,14 +59,12 @@ def completed_keypoints(results: Sequence[FitResult], header: Header) -> Keypoin
 
 def _completed_person(result: FitResult) -> PersonKeypoints:
     state = result.state
-    sigma = state.position_sigma[POINT_JOINTS]
-    covariance = np.zeros((keypoints.NUM_POINTS, 6), dtype=np.float32)
-    covariance[:, [0, 3, 5]] = np.square(sigma)[:, None]  # the diagonal of an upper triangle
+    covariance = state.position_covariance[POINT_JOINTS][:, *UPPER]
     person = PersonKeypoints(track_id=result.body_id, score=float(result.confidence))
     person.bbox = [float('nan')] * 4
     person.points = state.landmarks.astype(np.float32).ravel().tolist()
     person.confidence = (state.source[POINT_JOINTS] == Source.OBSERVED).astype(float).tolist()
-    person.covariance = covariance.ravel().tolist()
+    person.covariance = covariance.astype(np.float32).ravel().tolist()
     return person
 
 

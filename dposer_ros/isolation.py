@@ -278,7 +278,7 @@ def _carried_on(
             transl=state.transl + step,
             joint_velocities=np.zeros_like(state.joint_velocities),
             rotation_sigma=np.hypot(state.rotation_sigma, 2.0 * growth),
-            position_sigma=np.hypot(state.position_sigma, growth),
+            position_covariance=state.position_covariance + np.eye(3) * growth**2,
             pelvis_covariance=state.pelvis_covariance + np.eye(6) * growth**2,
             source=source,
             stamp_ns=stamp_ns,

@@ -9,6 +9,7 @@ from dposer_core.body_model import load_body
 from dposer_core.config import Config, from_mapping
 from dposer_core.errors import ObservationError
 from dposer_core.people import PeopleFitter
+from dposer_core.prior.runtime import load_prior
 from dposer_core.state import Status
 from test.swaying import FRAME_NS, START_NS, swaying
 
@@ -139,3 +140,29 @@ def test_out_of_time_everybody_is_still_of_this_frame(tables) -> None:
         results = fitter.step(seen[0].stamp_ns, seen, budget_s=0.0 if k else None)
         assert [r.state.stamp_ns for r in results] == [seen[0].stamp_ns] * 2
     assert [r.stats.iterations for r in results] == [1, 1]
+
+
+def test_side_by_side_equals_alone(tables) -> None:
+    """One denoiser call for everybody changes nothing but rounding, and makes fewer calls."""
+    prior, calls = load_prior('mixed'), []
+
+    class Counting:
+        dim, mean, std = prior.dim, prior.mean, prior.std
+
+        def denoise(self, x, t):
+            calls.append(len(x))
+            return prior.denoise(x, t)
+
+    places = [(-0.7, 0.1, 3.5), (0.7, 0.1, 3.5), (0.0, 0.1, 5.0)]
+    together = PeopleFitter(tables, Counting(), Config())
+    alone = [PeopleFitter(tables, prior, Config()) for _ in places]
+    for seen in _people(tables, places, 5):
+        calls.clear()
+        found = together.step(seen[0].stamp_ns, seen)
+        expected = [f.step(o.stamp_ns, [o])[0] for f, o in zip(alone, seen, strict=True)]
+        places_x = [r.state.joints[0, 0] for r in found]
+        for result in expected:
+            near = int(np.argmin(np.abs(np.array(places_x) - result.state.joints[0, 0])))
+            # Rounding of float32 through the iterations of a few frames.
+            np.testing.assert_allclose(found[near].state.joints, result.state.joints, atol=1e-3)
+    assert max(calls) > 3 and len(calls) <= Config().fit.max_iterations

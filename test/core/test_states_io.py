@@ -25,7 +25,7 @@ def result(stamp_ns: int) -> FitResult:
         landmarks=rng.normal(size=(133, 3)),
         joint_velocities=np.zeros((55, 3)),
         rotation_sigma=np.ones(55),
-        position_sigma=rng.uniform(size=55),
+        position_covariance=np.eye(3) * rng.uniform(size=(55, 1, 1)),
         pelvis_covariance=np.eye(6),
         source=rng.integers(0, 5, 55).astype(np.uint8),
     )

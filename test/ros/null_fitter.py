@@ -42,7 +42,7 @@ def result(
         landmarks=np.zeros((133, 3)) + transl,
         joint_velocities=np.zeros((skeleton.NUM_JOINTS, 3)),
         rotation_sigma=np.full(skeleton.NUM_JOINTS, 0.1),
-        position_sigma=np.full(skeleton.NUM_JOINTS, 0.02),
+        position_covariance=np.tile(np.eye(3) * 0.02**2, (skeleton.NUM_JOINTS, 1, 1)),
         pelvis_covariance=np.eye(6) * 1e-3,
         source=np.full(skeleton.NUM_JOINTS, Source.OBSERVED, dtype=np.uint8),
     )

@@ -316,7 +316,7 @@ def test_hand_is_called_observed_only_if_all_of_it_is(sources, expected):
 
 
 @pytest.mark.parametrize(
-    'field', ['joints', 'joint_velocities', 'betas', 'position_sigma', 'transl', 'expression']
+    'field', ['joints', 'joint_velocities', 'betas', 'position_covariance', 'transl', 'expression']
 )
 @pytest.mark.parametrize('value', [np.nan, np.inf, 1e300])
 @pytest.mark.filterwarnings('ignore::RuntimeWarning')  # the overflow to float32 is what is tested

@@ -50,6 +50,7 @@ FIELDS = {
         'velocities': 'float[165]',
         'rotation_sigma': 'float[55]',
         'position_sigma': 'float[55]',
+        'position_covariance': 'float[330]',
         'source': 'uint8[55]',
         'stats': 'dposer_ros/FitStats',
     },
