@@ -9,7 +9,7 @@ and both have a simple truth:
 - **Size.** One camera does not see how large a person is, and so not how far away
   (`size_covariance`). The betas settle as frames go by, which are all wrong together.
 
-Measured in docs/UNCERTAINTY.md; nothing here but the share of the size was fitted to anything.
+Measured in docs/UNCERTAINTY.md; nothing here but the share of a known size was fitted to anything.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,10 @@ from dposer_core.kinematics import PELVIS, PRIOR_ROTATIONS, ROOT, Posed
 from dposer_core.skeleton import PRIOR_JOINTS
 
 # Of the distance: what pictures leave open about the size of a person of unknown and of known
-# height (measured along the ray: 3.1 and 2.1 % on the tuning clips, 4.3 and 1.0 % on the others).
-SIZE_SIGMA, KNOWN_SIZE_SIGMA = 0.04, 0.015
+# height. Unknown: adults' heights vary by 6 %, and the proportions that a real detector sees tell
+# nothing of it (6.7 % on the one real person with truth; on bodies of the model, whose proportions
+# do tell, 3.1 to 4.3 %). Known: measured, 1.0 to 2.1 %.
+SIZE_SIGMA, KNOWN_SIZE_SIGMA = 0.06, 0.015
 _STEADY = 60  # frames after which a chain of links has forgotten its start
 _DT_STEP = 0.005  # s; time steps as near as this share a table
 

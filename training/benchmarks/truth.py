@@ -58,6 +58,7 @@ class TruthClip:
     """Truth and what is seen of it; output frame = optical frame of the camera."""
 
     name: str
+    pose_rotvec: np.ndarray  # (T, 55, 3) rad, parent-relative
     joints: np.ndarray  # (T, 55, 3) m
     height: float  # m
     observations: list[Observation]
@@ -76,7 +77,7 @@ def truth_clips(
         seconds = np.arange(len(pose)) / excerpt.fps
         expression = _add_fingers_and_face(pose, seconds, body.tables.num_expression, rng)
         betas = np.clip(rng.standard_normal(skeleton.NUM_BETAS), -_MAX_BETA, _MAX_BETA)
-        pose, pelvis = _in_camera(pose, excerpt.pelvis[:frames], rng)
+        pose, pelvis = in_camera(pose, excerpt.pelvis[:frames], rng)
         joints, landmarks = _pose(body, pose, pelvis, betas, expression)
         tables = body.tables
         height = tables.height_template + tables.height_dirs[: skeleton.NUM_BETAS] @ betas
@@ -85,7 +86,7 @@ def truth_clips(
             _observe(scenario, int(stamp), points, rng)
             for stamp, points in zip(stamps, landmarks, strict=True)
         ]
-        yield TruthClip(excerpt.name, joints, float(height), observations)
+        yield TruthClip(excerpt.name, pose, joints, float(height), observations)
 
 
 def _observe(
@@ -103,7 +104,7 @@ def _observe(
     return Observation(stamp_ns, points, confidence, camera, np.full(NUM_POINTS, scenario.noise))
 
 
-def _in_camera(
+def in_camera(
     pose: np.ndarray, pelvis: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Motion in a y-up world as seen by a level camera from a random side."""
