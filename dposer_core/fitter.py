@@ -253,6 +253,16 @@ class PoseFitter:
         self._freeze_betas(observation.stamp_ns)
         return self._report(seen, warm, iterations, converged, began)
 
+    def joints_before(self, lag: int) -> np.ndarray:
+        """(55, 3) metres: joints `lag` frames before the newest, by all that was seen since.
+
+        The window must hold that frame; later frames are fitted as if nobody had asked.
+        """
+        place = len(self._window.frames) - 1 - lag
+        assert place >= 0, f'{len(self._window.frames)} frames have no frame {lag} before'
+        self._window.smooth(place)
+        return self._pose(self._window.frames[place].estimate).joints
+
     def predict(self, stamp_ns: int, quality: Quality = Quality.FILTER_ONLY) -> FitResult | None:
         """The state at `stamp_ns` without evidence: motion dies out, uncertainty grows."""
         if self._last is None:
