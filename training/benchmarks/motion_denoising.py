@@ -154,14 +154,15 @@ class AsLive:
         frames = clips.truth.shape[1]
         counted = range(_EVERY_FRAME - 1, frames, _EVERY_FRAME)
         if self.sees_future:
-            joints[:, counted] = self._fit(clips, points, frames)[:, counted]
+            joints[:, counted] = self.fit(clips, points)[:, counted]
         else:
             for frame in counted:
-                joints[:, frame] = self._fit(clips, points, frame + 1)[:, frame]
+                joints[:, frame] = self.fit(clips, points, frame + 1)[:, frame]
         return Found(joints)
 
-    def _fit(self, clips: Clips, points: BodyPoints, frames: int) -> Tensor:
-        """(clips, frames, 22, 3) from the first frames."""
+    def fit(self, clips: Clips, points: BodyPoints, frames: int | None = None) -> Tensor:
+        """(clips, frames, 22, 3) from the first frames, or all of them."""
+        frames = frames or clips.truth.shape[1]
         protocol = self.base.change(clips.case)
         observed = clips.observed[:, :frames].flatten(0, 1)
         visible = torch.zeros(_NUM_JOINTS, dtype=torch.bool)
@@ -193,18 +194,21 @@ class Live:
     body: Body
     sigma_m: Callable[[Case], float] | None = None
     """Noise of the points that it is told; None: what it takes for granted."""
+    lag: int = 0
+    """Frames that it may look ahead; it says nothing about as many at the end of a clip."""
 
     def __call__(self, clips: Clips, points: BodyPoints) -> Found:
         """Every 15th frame of the stream."""
         joints = torch.full_like(clips.truth, torch.nan)
-        for index, clip in enumerate(clips.observed.double().numpy()):
-            for frame, state in enumerate(self._states(clip, clips.case)):
+        for index in range(len(clips.truth)):
+            for frame, placed in enumerate(self.stream(clips, index)):
                 if frame % _EVERY_FRAME == _EVERY_FRAME - 1:
-                    joints[index, frame] = torch.from_numpy(state[:_NUM_JOINTS]).float()
+                    joints[index, frame] = placed
         return Found(joints)
 
-    def _states(self, clip: np.ndarray, case: Case) -> Iterable[np.ndarray]:
-        """(55, 3) joints of each frame."""
+    def stream(self, clips: Clips, index: int) -> Iterable[Tensor]:
+        """(22, 3) joints of each frame of one of the clips."""
+        case = clips.case
         from dposer_core.fitter import PoseFitter
         from dposer_core.prior.runtime import load_prior
 
@@ -217,13 +221,20 @@ class Live:
         points, sure = np.zeros((NUM_POINTS, 3)), np.zeros(NUM_POINTS)
         sure[list(places.values())] = 1.0
         sigma = None if self.sigma_m is None else np.full(NUM_POINTS, self.sigma_m(case))
-        for frame, seen in enumerate(clip):
+        published = []
+        for frame, seen in enumerate(clips.observed[index].double().numpy()):
             points[list(places.values())] = seen[list(places)]
             stamp = 1_000_000_000 + round(frame * 1e9 / _FPS)
             result = fitter.step(Observation(stamp, points.copy(), sure, None, sigma))
             if result is None:
                 raise ConfigError('the live fitter found no start in a clip')
-            yield result.state.joints
+            published.append(result.state.joints)
+            if frame < self.lag:
+                continue
+            # After a restart the window does not reach back so far: what was said then stands.
+            is_held = result.stats.window_frames > self.lag
+            joints = fitter.joints_before(self.lag) if is_held else published[frame - self.lag]
+            yield torch.from_numpy(joints[:_NUM_JOINTS]).float()
 
 
 @dataclass
@@ -251,16 +262,20 @@ class Denoiser:
             self._kept[key] = self._measure(method, name, case)
         return self._kept[key]
 
-    def _measure(self, method: Method, name: str, case: Case) -> dict[str, float]:
+    def clips(self, name: str, case: Case) -> Clips:
+        """The set `name` as it is seen."""
         poses = torch.from_numpy(self.sets[name])
         truth = self.points.joints(poses.flatten(0, 1))
         draw = normal_draw(self.seed)
         observed = truth + case.noise_mm / 1000 * draw(tuple(truth.shape))
         shape = (*poses.shape[:2], _NUM_JOINTS, 3)
-        found = method(
-            Clips(case, truth.reshape(shape), observed.reshape(shape), draw), self.points
-        )
-        distance = 1000 * torch.linalg.norm(found.joints - truth.reshape(shape), dim=-1)
+        return Clips(case, truth.reshape(shape), observed.reshape(shape), draw)
+
+    def _measure(self, method: Method, name: str, case: Case) -> dict[str, float]:
+        poses = torch.from_numpy(self.sets[name])
+        clips = self.clips(name, case)
+        found = method(clips, self.points)
+        distance = 1000 * torch.linalg.norm(found.joints - clips.truth, dim=-1)
         values = {'MPJPE': distance.nanmean()}
         if case.hidden:
             values |= {'Vis': distance[..., case.visible].nanmean()}
