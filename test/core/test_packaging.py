@@ -15,7 +15,7 @@ def names(file: str) -> set[str]:
     """Package names of a requirements file."""
     text = (ROOT / 'requirements' / file).read_text()
     lines = (line.split('#')[0].strip() for line in text.splitlines())
-    return {canonical(re.split('[=<>]', line)[0]) for line in lines if line}
+    return {canonical(re.split('[=<>;]', line)[0]) for line in lines if line}
 
 
 def canonical(name: str) -> str:
