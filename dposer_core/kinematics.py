@@ -477,33 +477,25 @@ class Kinematics:
 
     def _index_chains(self) -> None:
         """Per landmark: the joints above it, which slots hang below each, its coefficients."""
-        num_slots = self._bones.shape[1]
+        is_used = self._weights != 0.0
+        moves_offset = (np.abs(self._offset_dirs) > 1e-12).any(axis=2)  # (133, slots, C)
+        moves_rest = (np.abs(self._rest_dirs) > 1e-12).any(axis=1)  # (55, C)
         chains, used_coefficients = [], []
         for n in range(NUM_POINTS):
-            used = [k for k in range(num_slots) if self._weights[n, k] != 0.0]
-            joints = sorted(
-                {a for k in used for a in skeleton.ancestors(int(self._bones[n, k]))},
-                key=lambda a: self.joint_dof[a],
-            )
-            chains.append([a for a in joints if self.joint_dof[a] >= 0])
-            moved = np.zeros(self.num_coefficients, dtype=bool)
-            for k in used:
-                moved |= np.abs(self._offset_dirs[n, k]).max(axis=0) > 1e-12
-            for a in joints:
-                moved |= np.abs(self._rest_dirs[a]).max(axis=0) > 1e-12
+            above = skeleton.IS_ABOVE[:, self._bones[n, is_used[n]]].any(axis=1)
+            chain = np.flatnonzero(above & (self.joint_dof >= 0))
+            chains.append(chain[np.argsort(self.joint_dof[chain])])
+            moved = moves_offset[n, is_used[n]].any(axis=0) | moves_rest[above].any(axis=0)
             used_coefficients.append(int(np.flatnonzero(moved).max(initial=-1)) + 1)
         self._chain_length = np.array([len(c) for c in chains], dtype=np.int64)
         self._chain = np.zeros((NUM_POINTS, self._chain_length.max()), dtype=np.int64)
-        self._below = np.zeros((*self._chain.shape, num_slots), dtype=np.bool_)
-        for n in range(NUM_POINTS):
-            self._chain[n, : len(chains[n])] = chains[n]
-            for a, joint in enumerate(chains[n]):
-                for k in range(num_slots):
-                    hangs = joint in skeleton.ancestors(int(self._bones[n, k]))
-                    self._below[n, a, k] = self._weights[n, k] != 0.0 and hangs
+        self._below = np.zeros((*self._chain.shape, self._bones.shape[1]), dtype=np.bool_)
+        for n, chain in enumerate(chains):
+            self._chain[n, : len(chain)] = chain
+            self._below[n, : len(chain)] = skeleton.IS_ABOVE[chain][:, self._bones[n]] & is_used[n]
         self._group_columns(chains, used_coefficients)
 
-    def _group_columns(self, chains: list[list[int]], used_coefficients: list[int]) -> None:
+    def _group_columns(self, chains: list[np.ndarray], used_coefficients: list[int]) -> None:
         """Per group of landmarks: the columns of the tangent space that move any of them."""
         self._chain_column = np.zeros_like(self._chain)
         self._columns = np.zeros((len(_GROUPS) - 1, self.num_dof), dtype=np.int64)

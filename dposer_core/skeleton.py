@@ -89,3 +89,14 @@ def ancestors(joint: int) -> list[int]:
         chain.append(joint)
         joint = int(PARENTS[joint])
     return chain
+
+
+def _is_above() -> np.ndarray:
+    matrix = np.zeros((NUM_JOINTS, NUM_JOINTS), dtype=bool)
+    for joint in range(NUM_JOINTS):
+        matrix[ancestors(joint), joint] = True
+    return matrix
+
+
+IS_ABOVE = _is_above()
+"""(55, 55) bool: [a, j] whether a is an ancestor of j, or j itself."""
