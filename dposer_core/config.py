@@ -124,10 +124,14 @@ class PriorConfig:
         live=True,
     )
     t_max: float = param(
-        0.25, 'diffusion time of the first iteration', low=0.005, high=0.35, live=True
+        0.25,
+        'diffusion time while tracking, and at the beginning of a cold start',
+        low=0.005,
+        high=0.35,
+        live=True,
     )
     t_min: float = param(
-        0.1, 'diffusion time of the last iteration', low=0.001, high=1.0, live=True
+        0.1, 'diffusion time at the end of a cold start', low=0.001, high=1.0, live=True
     )
 
 
