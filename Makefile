@@ -9,7 +9,7 @@ VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
 PREFIX := $(CURDIR)/install
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
-LISTS := core ros detector demo training dev
+LISTS := core ros detector demo view training dev
 TIMED := $(PYTHON) scripts/timed.py
 # The wheels of ROS 2 make the virtual environment the ROS 2 prefix.
 ROS_ENV := PATH="$(BIN):$$PATH" AMENT_PREFIX_PATH="$(VENV)" CMAKE_PREFIX_PATH="$(VENV)"

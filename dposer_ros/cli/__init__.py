@@ -26,6 +26,7 @@ COMMANDS = {
     'fit': 'Fit recorded keypoints (JSON, npz or ROS 2 bag) and write the states to a file.',
     'evaluate-bag': 'Fit a bag without a clock; write its states and figures.',
     'render': 'Turn fitted states into a picture or a film.',
+    'view': 'Show the people of a bag or of a running node in a browser.',
     'inject': 'Make keypoints on a topic go wrong on purpose, to test who reads them.',
     'benchmark': 'Measure how fast this machine is.',
     'gpu-check': 'Build, verify and time the denoiser in every GPU back end.',
@@ -37,7 +38,9 @@ COMMANDS = {
 RESEARCH = ('data', 'train', 'bench')
 
 # The extra of pyproject.toml that brings what a command needs beyond the core.
-EXTRAS = {'demo': 'demo,detector', 'body': 'body', 'render': 'demo', 'up': 'ros'}
+EXTRAS = {
+    'demo': 'demo,detector', 'body': 'body', 'render': 'demo', 'up': 'ros', 'view': 'view',
+}  # fmt: skip
 EXTRAS |= dict.fromkeys(RESEARCH, 'training')
 
 HELP = """Whole-body human pose (SMPL-X body, hands and face) from keypoints, live over ROS 2.
