@@ -110,6 +110,18 @@ def draw_mesh(
     return result
 
 
+def visible_faces(screen: np.ndarray, faces: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(height, width) index of the face seen in each pixel, -1 where there is none.
+
+    `screen` (V, 3): x, y in pixels, centres at half integers, and depth in metres.
+    """
+    corners = screen[faces.ravel()]  # of every face its own, which carry its number
+    numbers = np.repeat(np.arange(len(faces)), 3).astype(np.float64)[:, None].repeat(3, 1)
+    triangles = np.arange(len(corners)).reshape(-1, 3)
+    color, covered = _rasterize(corners, triangles, numbers, height, width)
+    return np.where(covered > 0, np.rint(color[..., 0]).astype(int), -1)
+
+
 def orbit_camera(
     centre: np.ndarray, extent: float, size: tuple[int, int], yaw: float, distance: float = 4.0
 ) -> tuple[PinholeCamera, np.ndarray, np.ndarray]:
