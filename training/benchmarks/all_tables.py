@@ -16,20 +16,6 @@ from training.benchmarks.tables import BenchTable, Options, Plan, run_table
 
 _logger = logging.getLogger(__name__)
 
-# The tables without a command, and why.
-NOT_BUILT: dict[str, tuple[str, str]] = {
-    '5': (
-        'Face reconstruction, NoW',
-        'needs a differentiable renderer (such as mitsuba 3) with albedo and spherical-harmonics '
-        'light, a shape space of the head (the open head has ten betas of the whole body, and no '
-        "prior of shapes), and for the paper's figures FLAME and NoW (now.is.tue.mpg.de)",
-    ),
-    'S-12': (
-        'Face reconstruction, WCPA',
-        'needs what table 5 needs, with the WCPA challenge data in place of NoW',
-    ),
-}
-
 
 def run_all(
     tables: Sequence[BenchTable],
@@ -48,14 +34,9 @@ def run_all(
         only: numbers of tables; the others are shown as an earlier run left them. None: all.
 
     Returns:
-        What became of each table, those without a command included.
+        What became of each table.
     """
     found = {entry.id: _as_it_lies(entry, options) for entry in tables}
-    found |= {
-        id: Entry(id, title, 'impossible', reason)
-        for id, (title, reason) in NOT_BUILT.items()
-        if id not in found
-    }
     title = f'Tables of DPoser-X, reproduced{" (quick)" if options.is_quick else ""}'
 
     def show() -> list[Entry]:
