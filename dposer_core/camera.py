@@ -123,6 +123,22 @@ def camera_from_info(
     return camera, _lens(camera, model, np.asarray(d, dtype=np.float64).reshape(-1))
 
 
+def project_raw(
+    points: np.ndarray, camera: PinholeCamera, model: str, coefficients: Sequence[float]
+) -> np.ndarray:
+    """(N, 3) metres in the optical frame -> (N, 2) pixels as the lens takes them; NaN if not."""
+    coefficients = np.asarray(coefficients, dtype=np.float64).reshape(-1)
+    ideal = camera.project(points)
+    if not coefficients.any():
+        return ideal
+    seen = np.isfinite(ideal).all(axis=1)
+    rays = np.where(seen[:, None], points / np.where(seen, points[:, 2], 1.0)[:, None], 0.0)
+    rays[:, 2] = 1.0
+    seen &= np.hypot(rays[:, 0], rays[:, 1]) <= _first_fold(model, coefficients)
+    raw = _distort(rays, camera.matrix, model, coefficients)
+    return np.where(seen[:, None], raw, np.nan)
+
+
 def undistort(
     points_px: np.ndarray, camera: PinholeCamera, model: str, coefficients: Sequence[float]
 ) -> np.ndarray:

@@ -4,7 +4,13 @@ import cv2
 import numpy as np
 import pytest
 
-from dposer_core.camera import PinholeCamera, assumed_camera, camera_from_info, undistort
+from dposer_core.camera import (
+    PinholeCamera,
+    assumed_camera,
+    camera_from_info,
+    project_raw,
+    undistort,
+)
 from dposer_core.errors import ObservationError
 
 K9 = [600.0, 0.0, 322.0, 0.0, 610.0, 238.0, 0.0, 0.0, 1.0]
@@ -31,6 +37,24 @@ def test_undistorting_what_opencv_distorted_gives_the_pinhole_pixels(model):
     assert np.abs(raw - camera.project(RAYS)).max() > 3.0  # the lens does something
     # 1e-6 px: the inverse is iterated to convergence
     np.testing.assert_allclose(to_ideal(raw), camera.project(RAYS), atol=1e-6)
+
+
+@pytest.mark.parametrize('model', LENSES)
+def test_points_are_projected_as_the_lens_takes_them(model):
+    camera, _ = camera_from_info(K9, LENSES[model], model, 640, 480)
+    points = np.concatenate([RAYS * 2.5, [[0.1, 0.2, -1.0]]])
+    raw = project_raw(points, camera, model, LENSES[model])
+    np.testing.assert_allclose(raw[:-1], raw_pixels(RAYS, model, LENSES[model]), atol=1e-9)
+    assert np.isnan(raw[-1]).all()  # behind the camera
+    np.testing.assert_array_equal(project_raw(points, camera, '', ()), camera.project(points))
+
+
+def test_what_a_lens_would_fold_back_is_not_in_its_picture():
+    camera, barrel = PinholeCamera(600.0, 600.0, 320.0, 240.0, 640, 480), [-0.3, 0.0, 0.0, 0.0]
+    fold = 1.0 / np.sqrt(0.9)  # where t - 0.3 t^3 turns back
+    points = np.array([[0.99 * fold, 0.0, 1.0], [1.01 * fold, 0.0, 1.0]])
+    raw = project_raw(points, camera, 'plumb_bob', barrel)
+    assert np.isfinite(raw[0]).all() and np.isnan(raw[1]).all()
 
 
 def test_four_coefficient_plumb_bob_is_accepted():
