@@ -39,9 +39,20 @@ except ImportError:
 try:
     from cv_bridge import CvBridge
 except ImportError:
+    import cv2
+
+    _TO_BGR = {
+        'bgr8': (3, None),
+        'rgb8': (3, cv2.COLOR_RGB2BGR),
+        'bgra8': (4, cv2.COLOR_BGRA2BGR),
+        'rgba8': (4, cv2.COLOR_RGBA2BGR),
+        'mono8': (1, cv2.COLOR_GRAY2BGR),
+        'yuv422_yuy2': (2, cv2.COLOR_YUV2BGR_YUY2),
+        'yuv422': (2, cv2.COLOR_YUV2BGR_UYVY),
+    }  # encoding -> bytes of a pixel, OpenCV's conversion
 
     class CvBridge:
-        """The two bgr8 calls of cv_bridge.CvBridge that the demo makes."""
+        """The two calls of cv_bridge.CvBridge that are made here, to and from bgr8."""
 
         def cv2_to_imgmsg(self, image: np.ndarray, encoding: str = 'bgr8') -> Image:
             """Message of an (H, W, 3) uint8 image."""
@@ -52,14 +63,22 @@ except ImportError:
             return message
 
         def imgmsg_to_cv2(self, message: Image, desired_encoding: str = 'bgr8') -> np.ndarray:
-            """(H, W, 3) uint8 image of a message whose encoding is `desired_encoding`."""
-            if message.encoding != desired_encoding:
+            """(H, W, 3) uint8 BGR image of a message in one of the usual encodings."""
+            if desired_encoding != 'bgr8' or message.encoding not in _TO_BGR:
                 raise ObservationError(
                     f"image encoding '{message.encoding}' cannot be converted without cv_bridge;"
-                    f" publish '{desired_encoding}'"
+                    f' publish one of {", ".join(_TO_BGR)}'
                 )
-            rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-            return rows[:, : message.width * 3].reshape(message.height, message.width, 3)
+            channels, code = _TO_BGR[message.encoding]
+            height, width, step = message.height, message.width, message.step
+            if width * channels > step or len(message.data) < height * step or not height * width:
+                raise ObservationError(
+                    f'an image of {width}x{height} {message.encoding} with step {step} cannot '
+                    f'have {len(message.data)} bytes'
+                )
+            rows = np.frombuffer(message.data, np.uint8)[: height * step].reshape(height, step)
+            image = rows[:, : width * channels].reshape(height, width, channels)
+            return image if code is None else cv2.cvtColor(image, code)
 
 
 __all__ = ['CvBridge', 'TransformBroadcaster']

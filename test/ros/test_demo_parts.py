@@ -222,6 +222,29 @@ def test_raw_images_survive_the_message(small_video: Path) -> None:
 
 
 @pytest.mark.ros
+def test_usual_encodings_become_bgr_and_a_damaged_image_is_told() -> None:
+    from dposer_core.errors import ObservationError
+    from dposer_ros.compat import CvBridge
+
+    image = np.random.default_rng(0).integers(0, 255, (4, 6, 3), np.uint8)
+    bridge = CvBridge()
+    for encoding, pixels in (
+        ('rgb8', image[..., ::-1]),
+        ('bgra8', np.dstack([image, image[..., :1]])),
+        ('rgba8', np.dstack([image[..., ::-1], image[..., :1]])),
+    ):
+        message = bridge.cv2_to_imgmsg(np.ascontiguousarray(pixels), encoding)
+        assert (bridge.imgmsg_to_cv2(message, 'bgr8') == image).all(), encoding
+    grey = bridge.cv2_to_imgmsg(np.ascontiguousarray(image[..., :1]), 'mono8')
+    assert (bridge.imgmsg_to_cv2(grey, 'bgr8') == image[..., :1]).all()
+    grey.height = 5
+    with pytest.raises(Exception) as caught:  # cv_bridge has errors of its own
+        bridge.imgmsg_to_cv2(grey, 'bgr8')
+    if CvBridge.__module__ == 'dposer_ros.compat':
+        assert isinstance(caught.value, ObservationError)
+
+
+@pytest.mark.ros
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_recording_is_readable_after_a_signal(
     tmp_path: Path, small_video: Path, number: signal.Signals
