@@ -19,7 +19,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo
 
-from dposer_core.config import FusionConfig, checked, from_mapping, parameters
+from dposer_core.config import FusionConfig
 from dposer_core.errors import ConfigError, DPoserError, ObservationError
 from dposer_core.multiview import MultiviewFusion, Sighting
 from dposer_core.triangulation import View, read_placements
@@ -36,7 +36,7 @@ from dposer_ros.keypoint_source import KeypointSource
 from dposer_ros.latest import LatestWorker
 from dposer_ros.launch_arguments import camera_names
 from dposer_ros.msg import KeypointFrame
-from dposer_ros.parameters import RCLPY_PARAMETERS
+from dposer_ros.parameters import declare
 from dposer_ros.process import run_until_signal
 from dposer_ros.refusals import Refusals, Refused, guarded, refuses_qos
 from dposer_ros.static_frames import StaticFrames
@@ -70,8 +70,7 @@ class FusionNode(Node):
         super().__init__('dposer_fusion', **kwargs)
         self.refusals = Refusals(self.get_logger())
         self.published = 0
-        self._error: ConfigError | None = None
-        self._config = self._declared()
+        self._config, self._error = declare(self, FusionConfig())
         self._cameras: dict[str, _Camera] = {}
         self._sources: dict[str, KeypointSource] = {}
         self._static: StaticFrames | None = None
@@ -106,22 +105,6 @@ class FusionNode(Node):
             worker.stop(_STOP_TIMEOUT)
 
     # --- starting ----------------------------------------------------------------------------
-
-    def _declared(self) -> FusionConfig:
-        """The parameters; what is wrong with them `start` says, when somebody listens."""
-        known = {name: (value, metadata) for name, value, metadata in parameters(FusionConfig())}
-        values = {name: default for name, (default, _) in known.items()}
-        for name, given in self._parameter_overrides.items():
-            if name in RCLPY_PARAMETERS or name.startswith('qos_overrides.'):
-                continue
-            try:
-                from_mapping({name: given.value}, FusionConfig())  # refuses names nobody knows
-                values[name] = checked(name, given.value, *known[name])
-            except ConfigError as error:
-                self._error = error
-        for name, value in values.items():
-            self.declare_parameter(name, value, ignore_override=True)
-        return from_mapping(values, FusionConfig())
 
     def _open(self) -> None:
         if self._error is not None:

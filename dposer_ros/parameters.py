@@ -256,6 +256,32 @@ class NodeParameters:
         )
 
 
+def declare(node: Node, default: Any) -> tuple[Any, ConfigError | None]:
+    """Declare a config's parameters on a node that reads them once.
+
+    Args:
+        node: with what the command line and parameter files say.
+        default: dataclass of the parameters.
+
+    Returns:
+        The config, and what is wrong with it: for the node to say when somebody listens.
+    """
+    known = {name: (value, metadata) for name, value, metadata in parameters(default)}
+    values, wrong = {name: value for name, (value, _) in known.items()}, None
+    # As above: a value that is not valid must not stop the node while it is constructed.
+    for name, given in node._parameter_overrides.items():
+        if name in RCLPY_PARAMETERS or name.startswith('qos_overrides.'):
+            continue
+        try:
+            from_mapping({name: given.value}, default)  # refuses names nobody knows
+            values[name] = checked(name, given.value, *known[name])
+        except ConfigError as error:
+            wrong = error
+    for name, value in values.items():
+        node.declare_parameter(name, value, _descriptor(*known[name]), ignore_override=True)
+    return from_mapping(values, default), wrong
+
+
 def known_parameters() -> dict[str, tuple[Any, Mapping[str, Any]]]:
     """Name -> (default, metadata) of every parameter of the node."""
     both = itertools.chain(parameters(NodeConfig()), parameters(Config()))
