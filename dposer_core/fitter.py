@@ -6,6 +6,7 @@ Objective (DESIGN section 5), everything a sum of squares:
     + betas that barely walk + (known height)
 """
 
+import dataclasses
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 from dposer_core import evidence, kinematics, skeleton
 from dposer_core.cold_start import initial_poses
 from dposer_core.config import Config
+from dposer_core.elimination import SolveError, StiffError
 from dposer_core.kinematics import (
     BETAS,
     PELVIS,
@@ -37,7 +39,7 @@ from dposer_core.state import (
     isotropic,
 )
 from dposer_core.uncertainty import PriorOnly, add_unseen, size_covariance
-from dposer_core.window import Frame, Pose, Smoothness, SolveError, StiffError, Window
+from dposer_core.window import Frame, Pose, Smoothness, Window
 
 if TYPE_CHECKING:
     from dposer_core.body_model import BodyTables
@@ -50,6 +52,10 @@ _SETTLING_FRAMES = 3
 _WIDENING = 8.0  # of the robust scale at the first iteration of a frame, 1 at the last
 _MAX_DISTANCE = 100.0  # m: farther away nobody has keypoints
 _CONVERGED = 0.01  # rad and m, rms step of the newest frame
+_HANDS = (
+    (skeleton.LEFT_HAND_JOINTS, evidence.LEFT_HAND_POINTS),
+    (skeleton.RIGHT_HAND_JOINTS, evidence.RIGHT_HAND_POINTS),
+)
 _RIDGE = (
     0.02  # precision of joint angles (rad^-2) where there is no prior: keeps equations regular
 )
@@ -144,6 +150,7 @@ class _Evidence:
     present: np.ndarray  # (133,) bool, in any of them
     camera: np.ndarray  # (4,)
     keep: np.ndarray  # (D,) factor of the prior's target: 1, and less where nothing is seen
+    loose: np.ndarray  # (L, 3) tangent axes of joints that no data term ties to others
     target: np.ndarray | None = None  # (D,) x0_hat, the prior's
     inlier: np.ndarray | None = None
     rms: float = float('nan')  # px (2D) or m, of the points of the first part
@@ -307,7 +314,7 @@ class PoseFitter:
             return budget_s is not None and time.perf_counter() - clock > share * budget_s
 
         if warm:
-            self._window.append(stamp_ns, self._predicted_pose(stamp_ns), seen)
+            self._window.append(stamp_ns, self._predicted_pose(stamp_ns), seen, seen.loose)
             iterations = yield from self._iterate(
                 fit.max_iterations, fit.relinearise, spent, is_tracking=True
             )
@@ -515,7 +522,7 @@ class PoseFitter:
         if self._given_betas is not None:
             pose = self._with_betas(pose, self._given_betas)
             self._freeze_at(stamp_ns, self._given_betas)
-        self._window.append(stamp_ns, pose, seen)
+        self._window.append(stamp_ns, pose, seen, seen.loose)
         return (yield from self._iterate(count, 1, spent))
 
     def _restart(self) -> None:
@@ -539,7 +546,7 @@ class PoseFitter:
         """A cold start beside a track that no longer explains what is seen; the cheaper stays."""
         kept, cost = self._window, self._cost_of_newest(seen)
         started, frozen = self._started_ns, self._frozen
-        fresh = _Evidence(seen.observation, seen.whitening, seen.present, seen.camera, seen.keep)
+        fresh = dataclasses.replace(seen, target=None, inlier=None)
         iterations = yield from self._cold_start(stamp_ns, fresh, spent)
         if self._cost_of_newest(fresh) < _RESTART_GAIN * cost:
             return iterations
@@ -709,7 +716,16 @@ class PoseFitter:
         keep = np.ones(len(self._mean))
         keep[: len(hidden)][hidden] = _HIDDEN_KEEP
         whitening = tuple(evidence.whitening(part) for part in parts)
-        return _Evidence(observation, whitening, present, camera, keep)
+        return _Evidence(observation, whitening, present, camera, keep, self._loose(present))
+
+    def _loose(self, present: np.ndarray) -> np.ndarray:
+        """(L, 3) tangent axes of the fingers of hands of which nothing is seen."""
+        axes = [
+            self.kinematics.joint_dof[joints, None] + np.arange(3)
+            for joints, points in _HANDS
+            if not present[points].any()
+        ]
+        return np.concatenate([np.zeros((0, 3), dtype=np.int64), *axes])
 
     def _pose(self, pose: Pose) -> Posed:
         local = np.empty((skeleton.NUM_JOINTS, 3, 3))

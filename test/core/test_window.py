@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from dposer_core.elimination import SolveError
 from dposer_core.kinematics import BETAS
-from dposer_core.window import Pose, Smoothness, SolveError, Window
+from dposer_core.window import Pose, Smoothness, Window
 
 NUM_DOF = BETAS.stop + 2
 
@@ -24,9 +25,14 @@ def _smoothness() -> Smoothness:
     )
 
 
-def _fill(frame, rng: np.random.Generator) -> None:
+def _fill(frame, rng: np.random.Generator, loose=()) -> None:
+    """Random terms, which tie `loose` joints (L, 3) to nothing."""
     rows = rng.normal(size=(NUM_DOF, NUM_DOF))
     frame.hessian[:] = rows.T @ rows / NUM_DOF
+    for joint in loose:
+        own = frame.hessian[np.ix_(joint, joint)] + np.eye(3)
+        frame.hessian[joint, :] = frame.hessian[:, joint] = 0.0
+        frame.hessian[np.ix_(joint, joint)] = own
     frame.gradient[:] = rng.normal(size=NUM_DOF)
 
 
@@ -80,6 +86,28 @@ def test_window_equals_dense_solution_also_after_frames_have_left(total: int) ->
     for frame, delta in zip(window.frames, expected[-len(window.frames) :], strict=True):
         np.testing.assert_allclose(frame.delta, delta, atol=1e-8)
     np.testing.assert_allclose(window.covariance(), covariance[-NUM_DOF:, -NUM_DOF:], atol=1e-9)
+
+
+def test_loose_joints_change_nothing_nor_does_tying_them() -> None:
+    """Some joints are loose; one is tied in the third frame, the others in the seventh."""
+    rng = np.random.default_rng(3)
+    joints = np.arange(12, 12 + 12).reshape(4, 3)
+    window = Window(4, _smoothness(), np.float64)
+    everything, stamps = [], []
+    for k in range(9):
+        stamps.append(int(40e6 * (k + 1)))
+        loose = joints if k < 2 else joints[[0, 2, 3]] if k < 6 else joints[:0]
+        frame = window.append(stamps[-1], _pose(rng), None, loose)
+        _fill(frame, rng, loose)
+        everything.append(dataclasses.replace(frame, hessian=frame.hessian.copy()))
+        window.solve(max(0, len(window.frames) - 3))
+        window.smooth()
+        expected, covariance = _dense_solution(everything, _smoothness(), stamps)
+        for frame, delta in zip(window.frames, expected[-len(window.frames) :], strict=True):
+            np.testing.assert_allclose(frame.delta, delta, atol=1e-8)
+        np.testing.assert_allclose(
+            window.covariance(), covariance[-NUM_DOF:, -NUM_DOF:], atol=1e-9
+        )
 
 
 def test_plus_and_minus_are_inverse() -> None:
