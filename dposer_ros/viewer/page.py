@@ -17,6 +17,7 @@ from dposer_core.camera import PinholeCamera
 from dposer_core.observation import Observation
 from dposer_core.state import Source
 from dposer_ros.conversions import hand_source
+from dposer_ros.overlay import BONES
 from dposer_ros.viewer.moment import Moment, Person
 from dposer_ros.viewer.sources import Source as MomentSource
 
@@ -35,14 +36,6 @@ _SMALL = 'font-size:0.75em;padding:0 1em 0.4em'
 _RGB = {source: color[::-1] for source, color in render.SOURCE_COLORS.items()}
 _ELLIPSOID_RGB = (150, 150, 240)
 _POINT_RGB = (60, 200, 90)
-_FACE_JOINTS = range(skeleton.JAW_JOINT, skeleton.EYE_JOINTS.stop)
-_BONES = np.array(
-    [
-        (skeleton.PARENTS[joint], joint)
-        for joint in range(1, skeleton.NUM_JOINTS)
-        if joint not in _FACE_JOINTS
-    ]
-)
 _UNCERTAIN = slice(0, skeleton.BODY_JOINTS.stop)  # those of fingers would cover each other
 _HANDS = (skeleton.LEFT_HAND_JOINTS, skeleton.RIGHT_HAND_JOINTS)
 
@@ -199,7 +192,7 @@ class Page:
                 nodes.add(f'{root}/skeleton')
                 colors = np.array([_RGB[source] for source in person.source])
                 scene.add_line_segments(
-                    f'{root}/skeleton', person.joints[_BONES], colors[_BONES], thickness=0.012
+                    f'{root}/skeleton', person.joints[BONES], colors[BONES], thickness=0.012
                 )
             if 'Uncertainty' in layers:
                 nodes.add(f'{root}/uncertainty')
