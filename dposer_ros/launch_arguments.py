@@ -130,8 +130,7 @@ def check(values: Mapping[str, str]) -> None:
         if values[name] and not Path(values[name]).is_file():
             raise ConfigError(f"{name}:='{values[name]}': there is no such file")
     for name in ('keypoints_topic', 'camera_info_topic'):
-        if not re.fullmatch(r'[~/]?[A-Za-z_][\w/]*', values[name]):
-            raise ConfigError(f"{name}:='{values[name]}': not a topic name of ROS 2")
+        check_topic(name, values[name])
     if not re.fullmatch(r'(/?[A-Za-z_]\w*)*/?', values['namespace']):
         raise ConfigError(f"namespace:='{values['namespace']}': not a namespace of ROS 2")
     if values['keypoints_topic'] == values['camera_info_topic']:
@@ -147,6 +146,12 @@ def check(values: Mapping[str, str]) -> None:
             'respawn:=true with autostart:=false would leave the restarted node unconfigured: '
             'set autostart:=true or respawn:=false'
         )
+
+
+def check_topic(name: str, value: str) -> None:
+    """Raise ConfigError, naming the argument, if its value is not a topic name."""
+    if not re.fullmatch(r'[~/]?[A-Za-z_][\w/]*', value):
+        raise ConfigError(f"{name}:='{value}': not a topic name of ROS 2")
 
 
 def camera_names(text: str) -> list[str]:
