@@ -1,6 +1,7 @@
 """The launch files of detectors and viewers: their plans, and the actions made of them."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -279,3 +280,108 @@ def test_where_there_is_launch_the_file_is_one(name) -> None:
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert found.stdout.strip() == str(len(PLANS[name].arguments)), found.stderr
+
+
+PACKAGES = {
+    'yolo_bringup': {},
+    'zed_wrapper': {},
+    'rviz2': {'rviz2'},
+    'tf2_ros': {'static_transform_publisher'},
+    'foxglove_bridge': {'foxglove_bridge'},
+    'dposer_ros': {'dposer_wholebody', 'dposer_viz', 'dposer_detector'},
+}
+"""Package -> its programs, as stand-ins that say what they were started with."""
+UPSTREAM = """\
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, LogInfo
+from launch.substitutions import LaunchConfiguration
+
+def generate_launch_description():
+    return LaunchDescription([
+        DeclareLaunchArgument('params_file', default_value='of {package}'),
+        LogInfo(msg=['{package} with ', LaunchConfiguration('params_file')]),
+    ])
+"""
+PROGRAM = """\
+#!/bin/bash
+echo "started $0 $@"
+trap 'exit 0' INT TERM
+while true; do sleep 0.1; done
+"""
+RUN = """\
+import asyncio, sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription, Shutdown, TimerAction
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+service = LaunchService(noninteractive=True)
+file, *given = sys.argv[1:]
+pairs = [text.split(':=') for text in given]
+include = IncludeLaunchDescription(PythonLaunchDescriptionSource(file), launch_arguments=pairs)
+service.include_launch_description(
+    LaunchDescription([include, TimerAction(period=2.0, actions=[Shutdown()])])
+)
+sys.exit(service.run())
+"""
+
+
+def ament_prefix(folder: Path) -> Path:
+    """An installation of `PACKAGES`."""
+    index = folder / 'share' / 'ament_index' / 'resource_index' / 'packages'
+    index.mkdir(parents=True)
+    for package, programs in PACKAGES.items():
+        (index / package).touch()
+        launch = folder / 'share' / package / 'launch'
+        launch.mkdir(parents=True)
+        for file in ('yolo.launch.py', 'zed_camera.launch.py'):
+            (launch / file).write_text(UPSTREAM.format(package=package))
+        (folder / 'lib' / package).mkdir(parents=True)
+        for program in programs:
+            path = folder / 'lib' / package / program
+            path.write_text(PROGRAM)
+            path.chmod(0o755)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('name', 'given', 'said', 'programs'),
+    [
+        ('yolo', ['viz:=rviz'], 'yolo_bringup with of yolo_bringup',
+         {'dposer_wholebody', 'dposer_viz', 'rviz2', 'static_transform_publisher'}),
+        ('zed', [], 'zed_wrapper with of zed_wrapper', {'dposer_wholebody'}),
+        ('mediapipe', [], '', {'dposer_wholebody', 'dposer_detector'}),
+        ('rviz', ['fixed_frame:=map'], '', {'dposer_viz', 'rviz2'}),
+        ('foxglove', ['port:=9000'], 'ws://localhost:9000',
+         {'dposer_viz', 'foxglove_bridge', 'static_transform_publisher'}),
+    ],
+)  # fmt: skip
+def test_launch_starts_what_the_plan_says(tmp_path, name, given, said, programs) -> None:
+    pytest.importorskip('launch_ros', reason='launch_ros is not installed')
+    if name == 'mediapipe':
+        pytest.importorskip('mediapipe')
+    needed = [f'{key}:={value}' for key, value in NEEDED.get(name, {}).items()]
+    file = str(LAUNCH / f'{name}.launch.py')
+    found = subprocess.run(
+        [sys.executable, '-c', RUN, file, *needed, *given],
+        capture_output=True, text=True, timeout=60,
+        env=os.environ | {'AMENT_PREFIX_PATH': str(ament_prefix(tmp_path))},
+    )  # fmt: skip
+    output = found.stdout + found.stderr
+    assert found.returncode == 0, output
+    assert said in output
+    assert set(re.findall(r'started \S*/(\w+)', output)) == programs, output
+
+
+@pytest.mark.slow
+def test_launch_tells_what_is_not_installed_and_starts_nothing(tmp_path) -> None:
+    pytest.importorskip('launch_ros', reason='launch_ros is not installed')
+    prefix = ament_prefix(tmp_path)
+    (prefix / 'share' / 'ament_index' / 'resource_index' / 'packages' / 'rviz2').unlink()
+    found = subprocess.run(
+        [sys.executable, '-c', RUN, str(LAUNCH / 'yolo.launch.py'), 'model:=m.pt', 'viz:=rviz'],
+        capture_output=True, text=True, timeout=60,
+        env=os.environ | {'AMENT_PREFIX_PATH': str(prefix)},
+    )  # fmt: skip
+    output = found.stdout + found.stderr
+    assert found.returncode == 1 and "'rviz2' is not installed: apt install" in output
+    assert 'process started' not in output
