@@ -1,7 +1,7 @@
 """A picture of a web page with WebGL, from headless Chromium, without a graphics card.
 
 `python scripts/page_picture.py URL FILE.png [--text TEXT] [--size WIDTHxHEIGHT]` waits until the
-page shows the text and then nothing moves.
+page shows the text and then nothing moves; it keeps few colours, for documents.
 
 Speaks the DevTools protocol over `websockets`, which viser brings: no browser driver is needed.
 """
@@ -9,6 +9,7 @@ Speaks the DevTools protocol over `websockets`, which viser brings: no browser d
 import argparse
 import base64
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from websockets.sync.client import connect
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome')
@@ -164,7 +166,12 @@ def main() -> None:
         tab.settle()
         picture = tab.picture()
     temporary = options.file.with_suffix('.tmp')
-    temporary.write_bytes(picture)
+    few_colours = (
+        Image.open(io.BytesIO(picture))
+        .convert('RGB')
+        .quantize(256, method=Image.Quantize.FASTOCTREE)
+    )
+    few_colours.save(temporary, format='png', optimize=True)
     temporary.replace(options.file)
 
 

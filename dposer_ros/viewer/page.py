@@ -23,7 +23,7 @@ from dposer_ros.viewer.sources import Source as MomentSource
 
 UP_DIRECTIONS = ('auto', '+x', '+y', '+z', '-x', '-y', '-z')
 RATE = 15.0  # Hz; a browser without a graphics card draws no more
-SIGMAS = 2.0  # of the ellipsoids
+SIGMAS = 1.0  # of the ellipsoids
 PICTURE_WIDTH = 480  # px
 
 LAYERS = {'Mesh': True, 'Skeleton': True, 'Uncertainty': False, 'Keypoints': True}
@@ -127,7 +127,7 @@ class Page:
                         uplot.Series(label=label, stroke=color, width=2),
                     ),
                     scales={'x': uplot.Scale(time=False)},
-                    height=100,
+                    height=120,
                     visible=False,
                 )
                 for name, (label, color) in LATENCIES.items()

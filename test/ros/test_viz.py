@@ -2,6 +2,7 @@
 
 import dataclasses
 from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from dposer_core import skeleton
 from dposer_core.body_model import load_body
 from dposer_core.camera import PinholeCamera
+from dposer_core.config import parameters
 from dposer_core.errors import ModelFileError
 from dposer_core.render import SOURCE_COLORS
 from dposer_core.state import Source
@@ -23,7 +25,15 @@ from dposer_ros.compat import CvBridge
 from dposer_ros.conversions import ModelInfo, header_at, state_msg
 from dposer_ros.overlay import draw_people
 from dposer_ros.viewer.moment import moment_from_msg
-from dposer_ros.viz import FACES, OVERLAY, OVERLAY_COMPRESSED, VERTICES, VizNode, vertices_msg
+from dposer_ros.viz import (
+    FACES,
+    OVERLAY,
+    OVERLAY_COMPRESSED,
+    VERTICES,
+    VizConfig,
+    VizNode,
+    vertices_msg,
+)
 
 pytestmark = pytest.mark.ros
 
@@ -270,3 +280,12 @@ def test_a_bad_parameter_is_told_and_nothing_starts(parameters, message, capfd):
             node.close()
             node.destroy_node()
     assert message in ''.join(capfd.readouterr())
+
+
+def test_the_page_names_every_parameter_with_its_default():
+    page = (Path(__file__).resolve().parents[2] / 'docs' / 'VIEW.md').read_text()
+    rows = [line.split('|') for line in page.splitlines() if line.startswith('| `')]
+    told = {name.strip(' `'): default.strip(' `') for _, name, default, *_ in rows}
+    for name, default, metadata in parameters(VizConfig()):
+        shown = str(default).lower() if isinstance(default, bool) else repr(default)
+        assert told[name] == shown, metadata
