@@ -29,7 +29,7 @@ class States:
     joints: np.ndarray  # (N, 55, 3)
     landmarks: np.ndarray  # (N, 133, 3) COCO-WholeBody-133 points on the body
     source: np.ndarray  # (N, 55) uint8, state.Source
-    position_sigma: np.ndarray  # (N, 55) 1 sigma
+    position_covariance: np.ndarray  # (N, 55, 3, 3)
     model: str
     """Name of the body model and the first 8 digits of its SHA-256."""
     camera: PinholeCamera | None = None
@@ -37,6 +37,11 @@ class States:
 
     def __len__(self) -> int:
         return len(self.stamp_ns)
+
+    @property
+    def position_sigma(self) -> np.ndarray:
+        """(N, 55) m, 1 sigma of the joint positions, root mean square of the three axes."""
+        return np.sqrt(np.einsum('njii->nj', self.position_covariance) / 3.0)
 
 
 # Shape of each array without its first axis; -1: any length.
@@ -51,9 +56,11 @@ _SHAPES: dict[str, tuple[int, ...]] = {
     'joints': (NUM_JOINTS, 3),
     'landmarks': (133, 3),
     'source': (NUM_JOINTS,),
-    'position_sigma': (NUM_JOINTS,),
+    'position_covariance': (NUM_JOINTS, 3, 3),
 }
-_FLOATS = ('pose_rotvec', 'transl', 'betas', 'expression', 'joints', 'landmarks', 'position_sigma')
+_FLOATS = (
+    'pose_rotvec', 'transl', 'betas', 'expression', 'joints', 'landmarks', 'position_covariance',
+)  # fmt: skip
 
 
 def states_from_results(

@@ -50,7 +50,8 @@ class Accuracy:
         self.pelvis_error = self.error[:, root].mean(axis=1)  # (N, 3) m
         self.aligned = self.error - self.pelvis_error[:, None]
         self.source = states.source[:, layout.joints]  # (N, P)
-        self.sigma = states.position_sigma[:, layout.joints]  # (N, P) m
+        covariance = states.position_covariance[:, layout.joints]
+        self.sigma = np.sqrt(np.einsum('npii->npi', covariance))  # (N, P, 3) m
 
     def figures(self) -> dict[str, Any]:
         """All figures, ready for JSON; lengths in mm."""
@@ -83,7 +84,7 @@ class Accuracy:
         Args:
             error: (N, P, 3) m.
         """
-        inside = np.abs(error) <= self.sigma[..., None]
+        inside = np.abs(error) <= self.sigma
         known = np.isfinite(error)
         found: dict[str, dict[str, float | int] | None] = {}
         for name, chosen in self._choices().items():
@@ -95,7 +96,7 @@ class Accuracy:
     def curve(self, error: np.ndarray) -> dict[str, np.ndarray]:
         """Provenance -> share of coordinates within the interval of each of `LEVELS`."""
         with np.errstate(divide='ignore', invalid='ignore'):
-            ratio = np.abs(error) / self.sigma[..., None]
+            ratio = np.abs(error) / self.sigma
         reach = norm.ppf(0.5 + LEVELS / 2)
         found = {}
         for name, chosen in self._choices().items():

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import chi2
 
 from dposer_core import evidence
 from dposer_core.observation import Observation
@@ -16,7 +17,7 @@ from dposer_ros.evaluation.run import Run, tracks
 SIDES = ('left_hand', 'right_hand')
 _POINTS = (evidence.LEFT_HAND_POINTS, evidence.RIGHT_HAND_POINTS)
 
-REGION_95 = 2.795  # sigmas, radius of the ball with 95 % of a normal distribution in 3D
+REGION_95 = chi2.ppf(0.95, 3)  # squared sigmas that hold 95 % of a normal distribution in 3D
 _MAX_JUMP = 0.05  # m, at re-appearance, that nobody minds
 _UNSEEN = (Source.COMPLETED, Source.PREDICTED, Source.DEFAULT)
 
@@ -130,8 +131,10 @@ def _occlusion(
         return what
     joints = [JOINTS.wrists[SIDES[side]], *JOINTS.parts[SIDES[side]]]
     last, first = rows[end - 1], rows[end]
-    way = np.linalg.norm(states.joints[first, joints] - states.joints[last, joints], axis=1)
-    region = REGION_95 * states.position_sigma[last, joints]
+    way = states.joints[first, joints] - states.joints[last, joints]
+    sigmas = np.linalg.solve(states.position_covariance[last, joints], way[..., None])[..., 0]
+    is_expected = (way * sigmas).sum(axis=1) <= REGION_95
+    way = np.linalg.norm(way, axis=1)
     in_input = shown[rows[start:end]]
     # Counted back from the return: a hand shown and refused in the middle of it is another story.
     waited = len(in_input) - int(np.flatnonzero(~in_input).max(initial=-1)) - 1
@@ -139,7 +142,7 @@ def _occlusion(
         **{
             **vars(what),
             'jump_mm': 1e3 * float(way.mean()),
-            'jump_inside': float(((way <= _MAX_JUMP) | (way <= region)).mean()),
+            'jump_inside': float(((way <= _MAX_JUMP) | is_expected).mean()),
             'frames_until_trusted': 1 + waited,
         }
     )

@@ -173,7 +173,9 @@ def test_errors_are_told_apart_by_part_and_provenance():
 def test_share_within_one_sigma_is_that_of_a_normal_distribution(told, share):
     truth = standing_at(0.0, 80)
     noise = np.random.default_rng(3).normal(0.0, 0.03, truth.shape)
-    found = against(truth + noise, truth, position_sigma=np.full((80, 55), told))
+    scale = np.array([1.0, 2.0, 0.5])  # along the axes
+    covariance = np.broadcast_to(np.diag((told * scale) ** 2), (80, 55, 3, 3))
+    found = against(truth + noise * scale, truth, position_covariance=covariance)
     # 80 * 52 * 3 coordinates: the share has a standard error of 0.004.
     assert found.within(found.error)['all']['share'] == pytest.approx(share, abs=0.015)
     if told == 0.03:

@@ -43,7 +43,7 @@ def states(body: Body) -> States:
         joints=body.joints(pose, transl=transl, **zeros),
         landmarks=body.landmarks(pose, transl=transl, **zeros),
         source=np.zeros((3, 55), np.uint8),
-        position_sigma=np.zeros((3, 55)),
+        position_covariance=np.zeros((3, 55, 3, 3)),
         model='synthetic',
         camera=WIDE,
     )
