@@ -1,7 +1,7 @@
 """A picture of a web page with WebGL, from headless Chromium, without a graphics card.
 
 `python scripts/page_picture.py URL FILE.png [--text TEXT] [--size WIDTHxHEIGHT]` waits until the
-page shows the text and then nothing moves; it keeps few colours, for documents.
+page shows the text and, for a while, until nothing moves; it keeps few colours, for documents.
 
 Speaks the DevTools protocol over `websockets`, which viser brings: no browser driver is needed.
 """
@@ -158,12 +158,16 @@ def main() -> None:
     parser.add_argument('url')
     parser.add_argument('file', type=Path)
     parser.add_argument('--text', default='', help='of the page, to wait for')
+    parser.add_argument('--patience', type=float, default=30.0, help='s, until nothing moves')
     parser.add_argument('--size', default='1280x720')
     options = parser.parse_args()
     width, height = map(int, options.size.split('x'))
     with opened(options.url, (width, height)) as tab:
         tab.wait_for(f'document.body.innerText.includes({json.dumps(options.text)})')
-        tab.settle()
+        try:
+            tab.settle(options.patience)
+        except TimeoutError as moving:
+            print(f'{moving}; taken as it is')
         picture = tab.picture()
     temporary = options.file.with_suffix('.tmp')
     few_colours = (

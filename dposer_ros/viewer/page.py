@@ -62,7 +62,7 @@ class Page:
         up: str = 'auto',
     ) -> None:
         self._source, self._body, self._up = source, body, up
-        with contextlib.redirect_stdout(io.StringIO()):  # it would print a banner
+        with contextlib.redirect_stdout(io.StringIO()):  # viser has a banner of its own
             self._server = viser.ViserServer(host=host, port=port, label=title, verbose=False)
         self._face_joints = body.weights.argmax(axis=1)[body.faces]  # (F, 3)
         self._shown: tuple = ()
@@ -86,7 +86,8 @@ class Page:
     def close(self) -> None:
         """End `run`, and the server."""
         self._stop.set()
-        self._server.stop()
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._server.stop()
 
     def update(self) -> None:
         """Show the newest moment, if it or what is wanted of it has changed."""

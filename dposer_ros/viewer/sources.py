@@ -268,7 +268,10 @@ class Live:
 
     def _on_states(self, msg: Any) -> None:
         stamp = ns_from_stamp(msg.header.stamp)
-        self._moments.append(moment_from_msg(msg, self._waiting.pop(stamp, ())))
+        moment = moment_from_msg(msg, self._waiting.pop(stamp, ()))
+        if self._moments and stamp < self._moments[-1].stamp_ns:  # a bag that begins again
+            self._moments.clear()
+        self._moments.append(moment)
 
     def _on_camera(self, msg: Any) -> None:
         self._cameras = cameras_from_msg(msg)

@@ -262,11 +262,15 @@ def test_live_shows_states_with_the_keypoints_of_their_stamp(ros_domain, body):
         wait_for(lambda: source.refusals.counts['not_shown'] == 1)
         publishers[2].publish(states(result(), stamp_ns=2 * 10**9))
         wait_for(lambda: len(source.recent()) == 1)
+        (moment,) = source.recent()
+        publishers[2].publish(states(result(), stamp_ns=3 * 10**9))
+        wait_for(lambda: len(source.recent()) == 2)
+        publishers[2].publish(states(stamp_ns=10**9))  # time goes back
+        wait_for(lambda: [m.stamp_ns for m in source.recent()] == [10**9])
     finally:
         node.destroy_node()
         rclpy.shutdown(context=context)
         source.close()
-    (moment,) = source.recent()
     assert moment.stamp_ns == 2 * 10**9 and moment.people[0].body_id == 'p0001'
     assert len(moment.observations) == 1 and moment.observations[0].camera.width == 960
 
