@@ -164,3 +164,13 @@ def test_quick_result_is_not_shown_in_the_full_page(tmp_path):
 def test_every_table_of_the_paper_can_be_run():
     wanted = {*(str(n) for n in range(1, 12)), *(f'S-{n}' for n in range(1, 19))}
     assert wanted <= {*tables.all_tables()}
+
+
+@pytest.mark.slow  # two processes that import torch
+def test_tables_side_by_side_come_back_and_one_that_cannot_run_says_why(tmp_path, no_plots):
+    entries = [tables.get_table(id) for id in ('S-11', 'S-8')]
+    options = tables.Options(data=str(tmp_path / 'none.npz'), out=tmp_path / 'out')
+    found = all_tables.run_all(entries, options, tmp_path / 'page.html', workers=2)
+    assert {e.table for e in found} == {'S-11', 'S-8'}
+    assert {e.status for e in found} <= {'failed', 'impossible', 'complete'}
+    assert all(e.reason for e in found if e.status != 'complete')

@@ -4,15 +4,23 @@ A table whose complete result is on the disk, measured with the same settings an
 run again; one that was stopped goes on where it was. The page is written anew after every table.
 """
 
+import dataclasses
 import logging
-from collections.abc import Collection, Sequence
+import math
+import multiprocessing
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import torch
+
 from dposer_core.errors import DPoserError
-from training.benchmarks import html_report, report
-from training.benchmarks.html_report import Entry
+from training.benchmarks import figures, html_report, report
+from training.benchmarks.html_report import Entry, Picture
 from training.benchmarks.report import TableResult
-from training.benchmarks.tables import BenchTable, Options, Plan, run_table
+from training.benchmarks.summary import place
+from training.benchmarks.tables import BenchTable, Options, Plan, get_table, run_table
 
 _logger = logging.getLogger(__name__)
 
@@ -23,6 +31,8 @@ def run_all(
     page: Path,
     again: bool = False,
     only: Collection[str] | None = None,
+    workers: int = 1,
+    drawn: Collection[str] = (),
 ) -> list[Entry]:
     """Run what is not yet done of all `tables`; the page at `page` is always true.
 
@@ -32,6 +42,9 @@ def run_all(
         page: HTML file.
         again: run complete tables as well.
         only: numbers of tables; the others are shown as an earlier run left them. None: all.
+        workers: tables run side by side, each in a process of one thread; more than one need
+            `tables` to be registered. 1: one after another in this process.
+        drawn: names of pictures (`figures.FIGURES`) to show, drawn unless they are there.
 
     Returns:
         What became of each table.
@@ -39,15 +52,20 @@ def run_all(
     found = {entry.id: _as_it_lies(entry, options) for entry in tables}
     title = f'Tables of DPoser-X, reproduced{" (quick)" if options.is_quick else ""}'
 
+    pictures: list[Picture] = []
+
     def show() -> list[Entry]:
-        entries = [found[id] for id in sorted(found, key=_place)]
-        html_report.write(entries, page, title)
+        entries = [found[id] for id in sorted(found, key=place)]
+        html_report.write(entries, page, title, pictures)
         return entries
 
     show()
-    for entry in tables:
-        if only is not None and entry.id not in only:
-            continue
+    chosen = [entry for entry in tables if only is None or entry.id in only]
+    if workers > 1:
+        for done in _side_by_side(chosen, options, again, workers):
+            found[done.table] = done
+            show()
+    for entry in chosen if workers == 1 else ():
         options.progress(f'table {entry.id}: {entry.title}')
         try:
             found[entry.id] = _run(entry, options, again)
@@ -56,7 +74,68 @@ def run_all(
             raise
         finally:
             show()
+    for id in drawn:
+        options.progress(f'picture {id}')
+        picture = _drawn(id, options, page.parent / 'figures')
+        table = figures.FIGURES[id].table
+        if picture is None:
+            continue
+        if table in found and found[table].result is not None:
+            entry = found[table]
+            found[table] = dataclasses.replace(entry, pictures=(*entry.pictures, picture))
+        elif not table:
+            pictures.append(picture)
     return show()
+
+
+def _drawn(id: str, options: Options, folder: Path) -> Picture | None:
+    """A picture; None where it cannot be had here."""
+    figure = figures.FIGURES[id]
+    try:
+        path = figures.make(id, options, folder)
+    except DPoserError as error:
+        _logger.warning('picture %s: %s', id, error)
+        return None
+    return Picture(figure.title, figure.caption, path)
+
+
+def _side_by_side(
+    chosen: Sequence[BenchTable], options: Options, again: bool, workers: int
+) -> Iterator[Entry]:
+    """What became of each table, as they are done; those that take longest begin first."""
+
+    def seconds(entry: BenchTable) -> float:
+        known = _read(entry, options, is_partial=False)
+        return math.inf if known is None else known.seconds
+
+    silent = dataclasses.replace(options, progress=_silent)
+    order = sorted(chosen, key=seconds, reverse=True)
+    context = multiprocessing.get_context('spawn')  # threads of torch do not survive a fork
+    with ProcessPoolExecutor(workers, context, _one_thread) as pool:
+        waiting = {pool.submit(_run_registered, entry.id, silent, again): entry for entry in order}
+        try:
+            for done in as_completed(waiting):
+                entry = waiting[done]
+                try:
+                    result = done.result()
+                except BrokenProcessPool as error:
+                    result = _failed(entry, options, f'its process ended: {error}')
+                options.progress(f'table {entry.id}: {result.status}')
+                yield result
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _run_registered(id: str, options: Options, again: bool) -> Entry:
+    return _run(get_table(id), options, again)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _silent(text: str) -> None:
+    pass
 
 
 def _run(entry: BenchTable, options: Options, again: bool) -> Entry:
@@ -119,9 +198,3 @@ def _is_of(result: TableResult, plan: Plan, seed: int) -> bool:
         and result.settings == plan.settings
         and all(row.values for row in result.rows)
     )
-
-
-def _place(id: str) -> tuple[bool, int, str]:
-    """Numbers first, those of the supplement after them, then names."""
-    number = id.removeprefix('S-')
-    return id.startswith('S-'), int(number) if number.isdigit() else 1000, id

@@ -34,6 +34,15 @@ _LONGEST_LABEL = 26
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture file (PNG) with words."""
+
+    title: str
+    caption: str
+    path: Path
+
+
+@dataclass(frozen=True)
 class Entry:
     """What became of a table."""
 
@@ -48,22 +57,27 @@ class Entry:
         is_whole = self.result is not None and self.result.is_complete
         assert (self.status == 'complete') == is_whole, 'only a whole result is complete'
 
+    pictures: tuple[Picture, ...] = ()
+    """Shown below the figures."""
+
     @cached_property
     def section(self) -> str:
         """Its part of the page; made once, as plots take long and the page is often written."""
         return '' if self.result is None else _section(self, self.result)
 
 
-def write(entries: Sequence[Entry], path: Path, title: str) -> None:
-    """Write the page, as a whole or not at all."""
+def write(
+    entries: Sequence[Entry], path: Path, title: str, figures: Sequence[Picture] = ()
+) -> None:
+    """Write the page, as a whole or not at all; `figures` of no table stand at its end."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, page(entries, title))
+    write_text(path, page(entries, title, figures))
 
 
-def page(entries: Sequence[Entry], title: str) -> str:
+def page(entries: Sequence[Entry], title: str, figures: Sequence[Picture] = ()) -> str:
     """The page as text."""
     done = sum(entry.status == 'complete' for entry in entries)
-    sections = ''.join(entry.section for entry in entries)
+    sections = ''.join(entry.section for entry in entries) + ''.join(map(_picture, figures))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<title>{_text(title)}</title><style>{_STYLE}</style></head><body>'
@@ -112,8 +126,17 @@ def _section(entry: Entry, result: TableResult) -> str:
         f'{_text(result.title)}</h2>{warning}<p>Data: {_text(result.data)}'
         f'{f"<br>Unit: {_text(result.unit)}" if result.unit else ""}</p>'
         f'{_grid(result)}<ul>{facts}{notes}</ul>{_plots(result)}'
+        f'{"".join(map(_picture, entry.pictures))}'
         f'<p class="small">Seed {result.seed}; {_text(result.device)}; commit '
         f'{_text(result.commit)}; {result.seconds:.0f} s of computing; {hashes}</p></section>'
+    )
+
+
+def _picture(picture: Picture) -> str:
+    data = base64.b64encode(picture.path.read_bytes()).decode()
+    return (
+        f'<h3>{_text(picture.title)}</h3><img alt="{_text(picture.title)}" '
+        f'src="data:image/png;base64,{data}"><p>{_text(picture.caption)}</p>'
     )
 
 

@@ -66,8 +66,8 @@ _FACING = (math.pi, 0.0, 0.0)  # rad: upright before an optical frame
 _NRDF_WEIGHT = 600.0
 _UNFITTED = 'w/o fitting'
 _STRONGER = 4.0
-_SCRATCH, _INITIALISED = 'scratch', 'initialised'
-_PA, _PLAIN = 'PA-MPJPE', 'MPJPE'
+SCRATCH, _INITIALISED = 'scratch', 'initialised'
+PA, _PLAIN = 'PA-MPJPE', 'MPJPE'
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Studio:
         """Where a fit of `kind` begins."""
         scene = self.scene
         found = before_camera(scene.seen)
-        if kind == _SCRATCH:
+        if kind == SCRATCH:
             pose = torch.from_numpy(mean_pose.astype(np.float32))
             return found | {'pose': pose.repeat(len(scene.joints), 1)}
         draw = normal_draw(self.seed + 1)
@@ -237,7 +237,7 @@ def live_joints(body: Body, scene: Scene) -> tuple[np.ndarray, float]:
     return np.stack(found), time.monotonic() - began
 
 
-class _Bench:
+class Bench:
     """What the three tables share: scenes, methods and the rows made of them."""
 
     def __init__(self, options: Options, count: int) -> None:
@@ -344,8 +344,8 @@ _PAPER = {  # from scratch, after CLIFF
 )
 def table_2(options: Options) -> Plan:
     """Every prior, from scratch and initialised."""
-    shared = _Bench(options, 16 if options.is_quick else 100)
-    kinds = (_SCRATCH, _INITIALISED)
+    shared = Bench(options, 16 if options.is_quick else 100)
+    kinds = (SCRATCH, _INITIALISED)
     pulled = dataclasses.replace(BODY, prior=tuple(math.sqrt(_STRONGER) * w for w in BODY.prior))
     stronger = f'DPoser, prior x {_STRONGER:g}'
     methods = shared.methods() | {stronger: lambda: shared.dposer(pulled)}
@@ -370,21 +370,21 @@ def table_2(options: Options) -> Plan:
     def live() -> Row:
         studio = shared.studio
         joints, seconds = live_joints(shared.plain_body, studio.scene)
-        values = studio.means(body_recovery_mm(joints, studio.scene.joints), _SCRATCH)
+        values = studio.means(body_recovery_mm(joints, studio.scene.joints), SCRATCH)
         values[_SECONDS.name] = 100 * seconds / len(joints)
         note = 'each image as the first of a stream; it needs no start'
         return Row('live fitter', values, note=note, compare='DPoser')
 
-    measures = (_PA, _PLAIN)
+    measures = (PA, _PLAIN)
     columns = [_column(s, k, m) for s in shared.sets for k in kinds for m in measures]
-    on_paper = [_column(_EHF, kind, _PA).name for kind in kinds]
+    on_paper = [_column(_EHF, kind, PA).name for kind in kinds]
     paper = tuple(
         Row(label, dict(zip(on_paper, values, strict=True)), PAPER)
         for label, values in _PAPER.items()
     )
     labels = (_UNFITTED, *methods)
     return shared.plan(
-        [*columns, *(_column(_EHF, kind, _PA) for kind in kinds), _SECONDS],
+        [*columns, *(_column(_EHF, kind, PA) for kind in kinds), _SECONDS],
         paper,
         [*(Job(label, lambda label=label: run(label)) for label in labels),
          Job('live fitter', live)],
@@ -399,7 +399,7 @@ def table_2(options: Options) -> Plan:
 @table('S-4', 'Body mesh recovery, best of several hypotheses', [PACKED_NEED, BODY_NEED])
 def table_s4(options: Options) -> Plan:
     """DPoser with one and ten seeds; the best is taken by image and by measure."""
-    shared = _Bench(options, 6 if options.is_quick else 100)
+    shared = Bench(options, 6 if options.is_quick else 100)
     counts = (1, 10)
     paper = {
         'GFPose': (68.64, 89.88, 62.80, 83.39),
@@ -408,11 +408,11 @@ def table_s4(options: Options) -> Plan:
     }
 
     def columns(name: str) -> list[Column]:
-        return [_column(name, f'of {n}', m) for n in counts for m in (_PA, _PLAIN)]
+        return [_column(name, f'of {n}', m) for n in counts for m in (PA, _PLAIN)]
 
     def run() -> Row:
         values, dposer = {}, shared.dposer()
-        found = [shared.errors(_SCRATCH, dposer, i) for i in range(max(counts))]
+        found = [shared.errors(SCRATCH, dposer, i) for i in range(max(counts))]
         for n in counts:
             best = {key: np.min([f[key] for f in found[:n]], axis=0) for key in found[0]}
             values |= shared.studio.means(best, f'of {n}')
@@ -440,7 +440,7 @@ _OVER = Column('more than w/o prior', 'lower', '%', 0)
 )
 def table_s2(options: Options) -> Plan:
     """Time of every prior, 100 images in one batch from scratch."""
-    shared = _Bench(options, 100)
+    shared = Bench(options, 100)
     shared.sets = {'CMU': shared.sets['CMU']}
     methods = shared.methods()
     steps = BODY.shortened(_TIMED_STEPS[0], _TIMED_STEPS[1:]) if options.is_quick else BODY
@@ -452,7 +452,7 @@ def table_s2(options: Options) -> Plan:
         if label not in kept:
             method = dataclasses.replace(methods[label](), protocol=steps)
             once = dataclasses.replace(method, protocol=BODY.shortened(1, [1]))
-            start = shared.start(_SCRATCH)
+            start = shared.start(SCRATCH)
             shared.studio.fit(start, once, 0)  # whatever is made at the first use
             began = time.process_time()
             shared.studio.fit(start, method, 0)

@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from dposer_core.errors import ConfigError
-from training.benchmarks import all_tables, report, tables
+from training.benchmarks import all_tables, figures, report, tables
+from training.benchmarks import summary as lines
 from training.benchmarks.report import TableResult
 
 _DATA_HELP = "'free', or a packed file in the form of `dposer data pack`."
@@ -73,6 +74,7 @@ def all_(
     only: str = typer.Option('', help="Numbers of the tables to run, such as '2,3,S-5'; all."),
     is_run: bool = typer.Option(True, '--run/--page-only', help='Or only show what is there.'),
     again: bool = typer.Option(False, help='Run tables anew whose complete result is there.'),
+    workers: int = typer.Option(2, min=1, help='Tables run side by side, one core each.'),
     seed: int = typer.Option(42, help='Of everything that is drawn.'),
     out: Path = typer.Option(tables.RESULTS, help='Folder for the .md and .json of each table.'),
     page: Path | None = typer.Option(
@@ -92,8 +94,9 @@ def all_(
     )
     page = page or Path('out') / f'tables{".quick" if quick else ""}.html'
     entries = all_tables.run_all(
-        list(tables.all_tables().values()), options, page, again, chosen if is_run else ()
-    )
+        list(tables.all_tables().values()), options, page, again, chosen if is_run else (),
+        workers, figures.FIGURES,
+    )  # fmt: skip
     shown = Table('table', 'state', 'why')
     for entry in entries:
         shown.add_row(entry.table, entry.status, escape(entry.reason))
@@ -101,6 +104,28 @@ def all_(
     console.print(f'written: {page}')
     if any(entry.status == 'failed' for entry in entries):
         raise typer.Exit(1)
+
+
+@app.command()
+def figure(
+    id: str = typer.Argument(help='3 or S-1 of the paper, or cases-TABLE.'),
+    data: str = typer.Option(tables.FREE, help=_DATA_HELP),
+    seed: int = typer.Option(42, help='Of everything that is drawn.'),
+    out: Path = typer.Option(Path('out') / 'figures', help='Folder for the PNG.'),
+) -> None:
+    """Draw a figure of the paper, or the best, median and worst case of a table."""
+    _check_data(data)
+    options = tables.Options(data=data, is_quick=True, seed=seed)
+    path = figures.make(id, options, out, again=True)
+    _console(stderr=True).print(f'written: {path}')
+
+
+@app.command()
+def summary(page: Path = typer.Argument(help='Markdown page to write.')) -> None:
+    """Write the page that has one line for every table, from the quick results."""
+    titles = {id: entry.title for id, entry in tables.all_tables().items()}
+    report.write_text(page, lines.page(lines.read_results(tables.RESULTS), titles))
+    _console(stderr=True).print(f'written: {page}')
 
 
 def _check_data(data: str) -> None:
