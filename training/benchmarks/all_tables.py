@@ -20,7 +20,7 @@ from training.benchmarks import figures, html_report, report
 from training.benchmarks.html_report import Entry, Picture
 from training.benchmarks.report import TableResult
 from training.benchmarks.summary import place
-from training.benchmarks.tables import BenchTable, Options, Plan, get_table, run_table
+from training.benchmarks.tables import BenchTable, Options, Plan, get_table, run_table, silent
 
 _logger = logging.getLogger(__name__)
 
@@ -108,11 +108,11 @@ def _side_by_side(
         known = _read(entry, options, is_partial=False)
         return math.inf if known is None else known.seconds
 
-    silent = dataclasses.replace(options, progress=_silent)
+    quiet = dataclasses.replace(options, progress=silent)  # which a process can be given
     order = sorted(chosen, key=seconds, reverse=True)
     context = multiprocessing.get_context('spawn')  # threads of torch do not survive a fork
     with ProcessPoolExecutor(workers, context, _one_thread) as pool:
-        waiting = {pool.submit(_run_registered, entry.id, silent, again): entry for entry in order}
+        waiting = {pool.submit(_run_registered, entry.id, quiet, again): entry for entry in order}
         try:
             for done in as_completed(waiting):
                 entry = waiting[done]
@@ -132,10 +132,6 @@ def _run_registered(id: str, options: Options, again: bool) -> Entry:
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def _silent(text: str) -> None:
-    pass
 
 
 def _run(entry: BenchTable, options: Options, again: bool) -> Entry:

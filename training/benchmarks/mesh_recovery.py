@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ from dposer_core.tasks.mesh_recovery import (
 )
 from dposer_core.tasks.prior_term import CompetitorTerm, DiffusionTerm, NoTerm, PriorTerm
 from training.benchmarks.generation import BODY_NEED, PACKED_NEED, baselines_need
+from training.benchmarks.predictions import read_predictions
 from training.benchmarks.report import PAPER, Column, Row
 from training.benchmarks.tables import Job, Options, Plan, table
 from training.benchmarks.task_data import MEASURE_ONLY, body_sets, load_diffusion
@@ -92,9 +94,18 @@ class Method:
 class Studio:
     """The body before the camera."""
 
-    def __init__(self, body: Body, sets: dict[str, np.ndarray], seed: int) -> None:
-        """`sets`: poses (n, 63) by name; they are fitted as one batch and measured apart."""
-        self.body, self.seed = KeypointBody(body), seed
+    def __init__(
+        self,
+        body: Body,
+        sets: dict[str, np.ndarray],
+        seed: int,
+        predictions: Path | None = None,
+    ) -> None:
+        """`sets`: poses (n, 63) by name; they are fitted as one batch and measured apart.
+
+        `predictions`: CLIFF's of these images, one set after another; None: the stand-in's.
+        """
+        self.body, self.seed, self._predictions = KeypointBody(body), seed, predictions
         ends = np.cumsum([0, *(len(poses) for poses in sets.values())])
         self._rows = {name: slice(*ends[i : i + 2]) for i, name in enumerate(sets)}
         self.scene = self._scene(np.concatenate(list(sets.values())), np.random.default_rng(seed))
@@ -126,6 +137,9 @@ class Studio:
         if kind == SCRATCH:
             pose = torch.from_numpy(mean_pose.astype(np.float32))
             return found | {'pose': pose.repeat(len(scene.joints), 1)}
+        if self._predictions is not None:
+            read = read_predictions(self._predictions, 'cliff', len(scene.joints))
+            return found | {name: torch.from_numpy(values) for name, values in read.items()}
         draw = normal_draw(self.seed + 1)
         return found | {
             name: turned(scene.truth[name], START_SIGMA * draw(tuple(scene.truth[name].shape)))
@@ -248,7 +262,8 @@ class Bench:
 
     @cached_property
     def studio(self) -> Studio:
-        return Studio(self.plain_body, self.sets, self.options.seed)
+        options = self.options
+        return Studio(self.plain_body, self.sets, options.seed, options.predictions)
 
     def methods(self) -> dict[str, Callable[[], Method]]:
         """Rows by label, each made when it is run."""
@@ -389,8 +404,13 @@ def table_2(options: Options) -> Plan:
         [*(Job(label, lambda label=label: run(label)) for label in labels),
          Job('live fitter', live)],
         (
-            f'Initialised: the truth with {START_SIGMA:g} rad of error per joint axis, in place '
-            "of CLIFF. GAN-S's latent fit is not run. NRDF's weight is our choice.",
+            (
+                f'Initialised: the truth with {START_SIGMA:g} rad of error per joint axis, in '
+                'place of CLIFF.'
+                if options.predictions is None
+                else f'Initialised: predictions of {options.predictions.name}.'
+            )
+            + " GAN-S's latent fit is not run. NRDF's weight is our choice.",
             'Seconds are of this machine, which had other work; fits run in batches.',
         ),
     )  # fmt: skip

@@ -121,6 +121,7 @@ READINGS: Mapping[str, tuple[Reading, ...]] = {
     'modes': (Reading('annealed, 100 of 20 steps, chosen', 'CMU left_leg min', 'diversity is '
                       'not what it is for: hypotheses are chosen to be central'),),
     'one-step': (),
+    'runtime': (),
     'whole-body': (),
 }  # fmt: skip
 

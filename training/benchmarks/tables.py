@@ -27,6 +27,10 @@ FREE = 'free'
 _logger = logging.getLogger(__name__)
 
 
+def silent(text: str) -> None:
+    """Says nothing about what is being done."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What the user asked for."""
@@ -38,7 +42,9 @@ class Options:
     out: Path = RESULTS
     checkpoint: Path | None = None
     """Prior to measure instead of the shipped one of the table's part."""
-    progress: Callable[[str], None] = lambda text: None
+    predictions: Path | None = None
+    """Published answers of the network that the table starts from, in place of the stand-in."""
+    progress: Callable[[str], None] = silent
     """Told what is being done."""
 
 

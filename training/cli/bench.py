@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -11,6 +12,7 @@ from rich.table import Table
 from dposer_core.errors import ConfigError
 from training.benchmarks import all_tables, figures, report, tables
 from training.benchmarks import summary as lines
+from training.benchmarks.predictions import read_predictions
 from training.benchmarks.report import TableResult
 
 _DATA_HELP = "'free', or a packed file in the form of `dposer data pack`."
@@ -44,10 +46,15 @@ def table(
     checkpoint: Path | None = typer.Option(
         None, help='Measure this prior (.safetensors) instead of the shipped one.'
     ),
+    predictions: Path | None = typer.Option(
+        None, help="CLIFF's published answers for the images of table 2, not the stand-in."
+    ),
 ) -> None:
     """Run table ID, or what is left of it, and write it beside the paper's numbers."""
     _check_data(data)
     entry = tables.get_table(id)
+    if predictions is not None and entry.id != '2':
+        raise ConfigError(f'--predictions: table {entry.id} does not start from a file; 2 does')
     console = _console(stderr=True)
     options = tables.Options(
         data=data,
@@ -55,6 +62,7 @@ def table(
         seed=seed,
         out=out,
         checkpoint=checkpoint,
+        predictions=predictions,
         progress=lambda text: console.print(f'[dim]{text}[/dim]'),
     )
     result = tables.run_table(entry, options)
@@ -104,6 +112,23 @@ def all_(
     console.print(f'written: {page}')
     if any(entry.status == 'failed' for entry in entries):
         raise typer.Exit(1)
+
+
+@app.command()
+def predictions(
+    kind: str = typer.Argument(help='cliff, smplerx, hand4whole, mica or emoca.'),
+    path: Path = typer.Argument(help='Published file, or a folder of them.'),
+    count: int = typer.Argument(min=1, help='Images that there are.'),
+    out: Path | None = typer.Option(None, help='Write the variables of a fit here (.npz).'),
+) -> None:
+    """Check the answers of a network that fits start from, and write them as such a start."""
+    found = read_predictions(path, kind, count)
+    _console().print(', '.join(f'{name} {values.shape}' for name, values in found.items()))
+    if out is not None:
+        partial = out.with_name(f'.{out.name}.partial.npz')
+        np.savez_compressed(partial, **found)
+        partial.replace(out)
+        _console(stderr=True).print(f'written: {out}')
 
 
 @app.command()
