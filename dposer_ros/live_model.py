@@ -12,6 +12,7 @@ from dposer_core.state import FitResult
 from dposer_ros.conversions import ModelInfo
 
 _WARM_UP_FRAMES = 10
+_FALLBACK_FRAMES = 3  # enough for every function to be called
 _WARM_UP_PERIOD_NS = 33_000_000
 
 
@@ -80,7 +81,10 @@ def load_live_model(config: Config) -> LiveModel:
     prior = load_prior(config.prior.checkpoint, config.prior.backend, tables.num_expression)
 
     def rehearse() -> None:
-        _warm_up(PeopleFitter(tables, prior, config), tables)
+        _warm_up(PeopleFitter(tables, prior, config), tables, _WARM_UP_FRAMES)
+        # Equations too stiff for float32 are solved in float64, as they are without a prior: the
+        # first frame that needs it must not wait 5 s for the compiler.
+        _warm_up(PeopleFitter(tables, None, config), tables, _FALLBACK_FRAMES)
 
     rehearse()
 
@@ -104,17 +108,21 @@ def rest_joints_of(tables) -> Callable[[np.ndarray], np.ndarray]:
     return lambda betas: tables.joint_template + tables.joint_dirs[..., : len(betas)] @ betas
 
 
-def _warm_up(fitter: Fitter, tables) -> None:
+def _warm_up(fitter: Fitter, tables, frames: int) -> None:
     """Fit a standing person, seen by a camera and in 3D, and let them be predicted."""
     from dposer_core.camera import assumed_camera
+    from dposer_core.evidence import BODY_POINTS
 
     camera = assumed_camera(960, 540)
     standing = (tables.point_weights[..., None] * tables.point_template).sum(axis=1)
     points = standing * (1.0, -1.0, -1.0) + (0.0, 0.0, 3.0)  # upright, facing the camera
-    confidence = np.ones(len(points))
+    everything = np.ones(len(points))
+    handless = np.zeros(len(points))
+    handless[BODY_POINTS] = 1.0
     for seen, seen_by in ((camera.project(points), camera), (points, None)):
-        for frame in range(1, _WARM_UP_FRAMES + 1):
+        for frame in range(1, frames + 1):
             stamp_ns = frame * _WARM_UP_PERIOD_NS
+            confidence = everything if frame > 2 else handless
             fitter.step(stamp_ns, [Observation(stamp_ns, seen, confidence, seen_by)])
         fitter.predict(stamp_ns + _WARM_UP_PERIOD_NS)
         fitter.reset()

@@ -1,5 +1,7 @@
 """The node with the real body, prior and fitter: keypoints of a swaying person over DDS."""
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -42,3 +44,53 @@ def test_real_fit_answers_and_its_urdf_stands_where_the_state_does(standing):
         origin, quat = (p.x, p.y, p.z), (q.x, q.y, q.z, q.w)
         found = urdf_positions(probe.urdf(), angles, state.body_id, origin, quat)
         assert np.abs(found - state.positions.reshape(55, 3)).max() < 0.001
+
+
+LATER_COMPILATIONS = """
+import sys
+from numba.core.dispatcher import Dispatcher
+import numpy as np
+from dposer_core.config import Config, from_mapping
+from dposer_core.body_model import load_body
+from dposer_core.camera import assumed_camera
+from dposer_core.observation import Observation
+from dposer_core import skeleton
+from dposer_ros.live_model import load_live_model
+
+def versions():
+    modules = [m for name, m in sys.modules.items() if name.startswith('dposer_core.')]
+    functions = {f for m in modules for f in vars(m).values() if isinstance(f, Dispatcher)}
+    return {(f.py_func.__name__, str(s)) for f in functions for s in f.signatures}
+
+fitter = load_live_model(Config()).fitter
+warm = versions()
+tables = load_body('').tables
+points = (tables.point_weights[..., None] * tables.point_template).sum(axis=1)
+points = points * (1.0, -1.0, -1.0) + (0.0, 0.0, 3.0)
+camera = assumed_camera(960, 540)
+pixels, stamp_ns = camera.project(points), 0
+handless = np.ones(133) * (np.arange(133) < 91)
+cases = [(points, None, None, 3), (points, None, np.tile(np.eye(3), (133, 1, 1)), 3),
+         (pixels, camera, None, 2), (pixels, camera, np.tile(np.eye(2), (133, 1, 1)), 2)]
+for weight in (6.0, 0.0):  # without a prior: float64
+    fitter.reset()
+    fitter.configure(from_mapping({'prior.weight': weight}))
+    for seen, camera, sigma, dim in cases:
+        for confidence in (handless, np.ones(133)):
+            fitter.reset()
+            for _ in range(2):
+                stamp_ns += 33_000_000
+                beside = Observation(stamp_ns, points, np.ones(133)) if dim == 2 else None
+                seen_now = Observation(stamp_ns, seen, confidence, camera, sigma, '', beside)
+                assert fitter.step(stamp_ns, [seen_now])
+print(sorted(versions() - warm))
+"""
+
+
+def test_no_frame_waits_for_the_compiler_after_the_warm_up(standing):
+    """One did for 5 s: the first whose equations were too stiff for float32."""
+    found = subprocess.run(
+        [sys.executable, '-c', LATER_COMPILATIONS], capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[-1] == '[]'
