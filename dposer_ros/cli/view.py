@@ -1,6 +1,7 @@
 """`dposer view`: a web page with the people of a bag, or of a running node, in 3D."""
 
 import signal
+import socket
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
@@ -66,6 +67,7 @@ def view(
         raise ConfigError('give either a bag or --live: `dposer view BAG`, `dposer view --live`')
     if up not in UP_DIRECTIONS:
         raise ConfigError(f"--up '{up}': choose one of {', '.join(UP_DIRECTIONS)}")
+    _check_address(host)
     config, topics = read_config(params), Topics(states_topic, topic, camera_topic)
     body = load_body(model or config.model.path)
     with ExitStack() as stack:
@@ -76,10 +78,7 @@ def view(
             moments = _moments(bag, fit, topics, params, config, body.tables.sha256[:8])
             source, title = Recorded(moments, play, frame), bag.name
         stack.callback(source.close)
-        try:
-            page = Page(source, body, title, host, port, up)
-        except OSError as error:
-            raise ConfigError(f'cannot listen on {host}:{port}: {error}') from error
+        page = Page(source, body, title, host, port, up)
         stack.callback(page.close)
         typer.echo(f'{title}: open {page.url} in a browser; Ctrl-C ends it')
         for number in (signal.SIGINT, signal.SIGTERM):  # a background job ignores SIGINT
@@ -88,6 +87,17 @@ def view(
             page.run()
         except KeyboardInterrupt:
             typer.echo('closed')
+
+
+def _check_address(host: str) -> None:
+    """Raise ConfigError if this machine has no such address; viser would try every port of it."""
+    try:
+        socket.create_server((host, 0)).close()
+    except OSError as error:
+        raise ConfigError(
+            f'--host {host}: cannot be listened on ({error.strerror}); 127.0.0.1 is this machine '
+            'for itself, 0.0.0.0 for all'
+        ) from error
 
 
 def _moments(

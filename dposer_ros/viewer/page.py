@@ -19,7 +19,7 @@ from dposer_core.state import Source
 from dposer_ros.conversions import hand_source
 from dposer_ros.overlay import BONES
 from dposer_ros.viewer.moment import Moment, Person
-from dposer_ros.viewer.sources import Source as MomentSource
+from dposer_ros.viewer.sources import MomentSource
 
 UP_DIRECTIONS = ('auto', '+x', '+y', '+z', '-x', '-y', '-z')
 RATE = 15.0  # Hz; a browser without a graphics card draws no more

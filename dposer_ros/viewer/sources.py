@@ -17,6 +17,7 @@ from dposer_core.errors import DPoserError, MediaError
 from dposer_core.observation import Observation
 from dposer_ros import bags
 from dposer_ros.conversions import cameras_from_msg, ns_from_stamp, observations_from_msg
+from dposer_ros.launch_arguments import check_topic
 from dposer_ros.refusals import Refused, guarded
 from dposer_ros.replay import CameraChoice, adapter_of_type, read_clip
 from dposer_ros.viewer.moment import Moment, moment_from_msg
@@ -46,7 +47,7 @@ _PICTURE_BYTES = 256_000_000  # of a bag that are kept in memory
 _WAITING = 64  # frames of keypoints that wait for their states
 
 
-class Source(Protocol):
+class MomentSource(Protocol):
     """What the page asks for moments."""
 
     def add_controls(self, gui: 'GuiApi') -> None:
@@ -200,7 +201,7 @@ class Live:
         config: how keypoints are read.
 
     Raises:
-        ConfigError: the ROS domain or a message package cannot be used.
+        ConfigError: a topic, the ROS domain or a message package cannot be used.
     """
 
     def __init__(self, topics: Topics, config: Config) -> None:
@@ -215,6 +216,9 @@ class Live:
         from dposer_ros.msg import SmplxStateArray
         from dposer_ros.refusals import Refusals
 
+        for name, topic in vars(topics).items():
+            if topic:
+                check_topic(name, topic)
         domain_id()
         require_messages()
         self._context = Context()

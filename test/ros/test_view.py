@@ -1,7 +1,12 @@
 """`dposer view`: what it takes from messages and bags, and what it puts on its page."""
 
 import dataclasses
+import re
+import signal
+import subprocess
+import sys
 import time
+import urllib.request
 from types import SimpleNamespace
 
 import numpy as np
@@ -307,6 +312,7 @@ def dposer_view(*arguments: str) -> None:
     build_app('view')(args=['view', *arguments], standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_keypoints_are_fitted_first(monkeypatch, keypoint_bag, body):
     shown = []
 
@@ -330,6 +336,9 @@ def test_keypoints_are_fitted_first(monkeypatch, keypoint_bag, body):
         (['x.mcap', '--live'], 'give either a bag or --live'),
         (['{bag}', '--states-topic', '/s'], "no states on '/s'"),
         (['{bag}', '--fit'], 'several topics'),
+        (['--live', '--camera-topic', 'a b'], 'not a topic name'),
+        (['x.mcap', '--host', '192.0.2.1'], 'cannot be listened on'),
+        (['x.mcap', '--host', 'nowhere.invalid'], 'cannot be listened on'),
         (['/nowhere.mcap'], 'does not exist'),
         (['/nowhere.mcap', '--up', 'skyward'], 'choose one of auto'),
         (['/nowhere.mcap', '--model', '/nowhere.npz'], 'nowhere.npz'),
@@ -357,3 +366,18 @@ def test_truncated_states_are_told_with_the_remedy(tmp_path, body):
     storage.write_bytes(storage.read_bytes()[:2000])
     with pytest.raises(MediaError, match='not a readable ROS 2 bag'):
         dposer_view(str(bag))
+
+
+@pytest.mark.slow
+def test_the_command_serves_its_page_until_it_is_told_to_stop(ros_domain, body):
+    command = [sys.executable, '-m', 'dposer_ros.cli', 'view', '--live', '--port', '0']
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            url = re.search(r'http://\S+', process.stdout.readline()).group()
+            with urllib.request.urlopen(url, timeout=10) as page:
+                assert b'<html' in page.read().lower()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=10) == 0
+            assert process.stdout.read() == 'closed\n'
+        finally:
+            process.kill()
