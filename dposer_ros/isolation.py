@@ -1,13 +1,19 @@
 """The fit in a process of its own (`worker.isolation: process`), so that its death is survived.
 
 `IsolatedFitter` stands in the ROS process and answers for the worker: with the worker's results,
-or, while there is none, with a filter that needs no model. `main` is the worker. They talk over a
-socket pair that nobody else has; what goes over it are our own value types, pickled.
+or, while there is none, with a filter that needs no model. `main` is the template: a process that
+has loaded the model and does nothing but fork workers, so that the next one needs no time to load.
+They talk over socket pairs that nobody else has; what goes over them are our own value types,
+pickled.
 """
 
+import contextlib
 import dataclasses
+import gc
 import importlib
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +23,8 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from multiprocessing.reduction import recv_handle, send_handle
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -32,6 +39,7 @@ from dposer_ros.live_model import LiveModel
 _PROGRAM = 'from dposer_ros.isolation import main; main()'
 
 START_TIMEOUT = 120.0  # s, loading of a model
+FORK_TIMEOUT = 2.0  # s, after which the template is given up too
 STOP_TIMEOUT = 0.3  # s, before a worker that was asked to end is killed
 ORPHAN_PERIOD = 0.2  # s
 RESTART_WINDOW = 60.0  # s, in which `max_restarts` counts
@@ -109,12 +117,12 @@ class IsolatedFitter:
         self._to_match: list[FitResult] = []
         self._generation = 0
         self._ends: deque[float] = deque()
-        self._worker: _Worker | None = None
         self._starting: threading.Thread | None = None
         self._is_closed = False
         self.details: dict[str, Any] = {}
-        self._worker = _Worker(self._spec, config)
-        self.hello = self._worker.hello
+        self._template = _Template(self._spec, config)
+        self._worker: _Worker | None = self._template.worker(config)
+        self.hello = self._template.hello
         self.details |= self.hello.details | {'isolation': 'process', 'worker_restarts': 0}
         self.details['worker_pid'] = self._worker.pid
 
@@ -161,6 +169,7 @@ class IsolatedFitter:
             worker.stop()
         if self._starting is not None:
             self._starting.join(STOP_TIMEOUT)
+        self._template.stop()
 
     # --- the worker ---
 
@@ -195,11 +204,9 @@ class IsolatedFitter:
         self._starting.start()
 
     def _restart(self) -> None:
-        begin, config = time.monotonic(), self._config
+        begin = time.monotonic()
         try:
-            worker = _Worker(self._spec, config)
-            if self._config is not config:  # changed meanwhile
-                worker.call('configure', (self._config,), START_TIMEOUT)
+            worker = self._new_worker()
         except (WorkerError, OSError, EOFError, TimeoutError) as error:
             self.details['error'] = str(error)
             self._tell(False, str(error))
@@ -213,6 +220,17 @@ class IsolatedFitter:
         self.details['worker_pid'] = worker.pid
         self._worker = worker
         self._tell(True, f'the worker process is back after {time.monotonic() - begin:.1f} s')
+
+    def _new_worker(self) -> '_Worker':
+        """Forked from the template; if that is gone, from a new one, which takes its time."""
+        try:
+            return self._template.worker(self._config)
+        except (OSError, EOFError, TimeoutError):
+            self._template.stop()
+        if self._is_closed:
+            raise WorkerError('the node needs no worker any more')
+        self._template = _Template(self._spec, self._config)
+        return self._template.worker(self._config)
 
     # --- results ---
 
@@ -286,8 +304,8 @@ def _carried_on(
     )
 
 
-class _Worker:
-    """One worker process, from its start to its end."""
+class _Template:
+    """The process that has loaded the model, from its start to its end."""
 
     def __init__(self, spec: str, config: Config) -> None:
         ours, theirs = socket.socketpair()
@@ -301,54 +319,82 @@ class _Worker:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # Ctrl-C in the terminal is the node's to answer
             )
-        self.pid = self._process.pid
+        self._config = config
         self._connection = Connection(ours.detach())
         try:
             self._connection.send(config)
-            self.hello: _Hello = self._answer(START_TIMEOUT)
+            self.hello: _Hello = _answer(self._connection, START_TIMEOUT)
         except (OSError, EOFError, TimeoutError) as error:
-            self.kill()
+            self.stop()
             raise WorkerError(f'the worker process did not come up ({error!r})') from error
         except WorkerError:
-            self.kill()
+            self.stop()
             raise
 
-    def call(self, method: str, arguments: tuple, timeout: float) -> Any:
-        """The result of a method of the fitter there."""
-        self._connection.send((method, arguments))
-        return self._answer(timeout)
+    def worker(self, config: Config) -> '_Worker':
+        """A new worker; raises OSError, EOFError or TimeoutError if there is no template."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            send_handle(self._connection, theirs.fileno(), self._process.pid)
+        worker = _Worker(Connection(ours.detach()))
+        if config != self._config:
+            worker.call('configure', (config,), FORK_TIMEOUT)
+        return worker
 
     def stop(self) -> None:
-        """Ask it to end, and see that it does."""
-        self._connection.close()
-        try:
-            self._process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self.kill()
-
-    def kill(self) -> None:
-        """End it now."""
+        """End it now: it has nothing to lose."""
         self._connection.close()
         self._process.kill()
         self._process.wait()
 
-    def _answer(self, timeout: float) -> Any:
-        if not self._connection.poll(timeout):
-            raise TimeoutError
-        is_well, answer = self._connection.recv()
-        if not is_well:
-            raise WorkerError(answer)
-        return answer
+
+class _Worker:
+    """One worker process, from its start to its end."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.pid: int = _answer(connection, FORK_TIMEOUT)
+        self._process = os.pidfd_open(self.pid)  # not our child, and the number may come again
+
+    def call(self, method: str, arguments: tuple, timeout: float) -> Any:
+        """The result of a method of the fitter there."""
+        self._connection.send((method, arguments))
+        return _answer(self._connection, timeout)
+
+    def stop(self) -> None:
+        """Ask it to end, and see that it does."""
+        self._connection.close()
+        if not select.select([self._process], [], [], STOP_TIMEOUT)[0]:
+            signal.pidfd_send_signal(self._process, signal.SIGKILL)
+        self._release()
+
+    def kill(self) -> None:
+        """End it now."""
+        self._connection.close()
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process, signal.SIGKILL)
+        self._release()
+
+    def _release(self) -> None:
+        select.select([self._process], [], [], STOP_TIMEOUT)
+        os.close(self._process)
 
 
-# --- in the worker process -----------------------------------------------------------------------
+def _answer(connection: Connection, timeout: float) -> Any:
+    if not connection.poll(timeout):
+        raise TimeoutError
+    is_well, answer = connection.recv()
+    if not is_well:
+        raise WorkerError(answer)
+    return answer
+
+
+# --- in the other processes ----------------------------------------------------------------------
 
 
 def main() -> None:
-    """Load the model and serve calls until the other side is gone."""
+    """The template: load the model, then fork a worker for every socket that comes."""
     descriptor, spec = int(sys.argv[1]), sys.argv[2]
-    parent = os.getppid()
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     connection = Connection(descriptor)
     module, _, name = spec.partition(':')
     config: Config = connection.recv()
@@ -358,7 +404,26 @@ def main() -> None:
     except Exception as error:
         connection.send((False, f'{type(error).__name__}: {error}'))
         return
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # workers leave no zombies
+    gc.collect()
+    gc.freeze()  # what is loaded is shared with the workers, and stays so
+    while True:
+        try:
+            handle = recv_handle(connection)
+        except (EOFError, OSError):
+            return  # the node has ended
+        template = os.getpid()
+        if os.fork() == 0:
+            connection.close()
+            _serve(model, Connection(handle), template)
+        os.close(handle)
+
+
+def _serve(model: LiveModel, connection: Connection, template: int) -> NoReturn:
+    """The worker: answer calls until the other side is gone."""
+    threading.Thread(target=_end_with, args=(template,), daemon=True).start()
     try:
+        connection.send((True, os.getpid()))
         while True:
             method, arguments = connection.recv()
             try:
@@ -367,7 +432,7 @@ def main() -> None:
                 answer = False, traceback.format_exc()
             connection.send(answer)
     except (EOFError, OSError):
-        return  # the node has ended, or no longer wants us
+        os._exit(0)  # the node has ended, or no longer wants us
 
 
 def _hello(model: LiveModel) -> _Hello:
@@ -378,7 +443,7 @@ def _hello(model: LiveModel) -> _Hello:
 
 
 def _end_with(parent: int) -> None:
-    """A worker whose node was killed must not stay."""
+    """A worker that hangs must not stay when its node was killed, and the template with it."""
     while os.getppid() == parent:
         time.sleep(ORPHAN_PERIOD)
     os._exit(1)
