@@ -256,22 +256,22 @@ def test_live_shows_states_with_the_keypoints_of_their_stamp(ros_domain, body):
                 (SmplxStateArray, '/human/smplx_states'),
             )
         ]
-        wait_for(lambda: all(p.get_subscription_count() == 1 for p in publishers), 10.0)
-        publishers[0].publish(camera_info())
-        wait_for(lambda: source._cameras is not None)
-        publishers[1].publish(frame(person(), stamp_ns=2 * 10**9))
-        wait_for(lambda: len(source._waiting) == 1)
+        wait_for(lambda: all(p.get_subscription_count() == 1 for p in publishers), 30.0)
+        camera, keypoints, told = publishers
+        wait_for(lambda: camera.publish(camera_info()) or source._cameras is not None, 30.0)
+        seen = frame(person(), stamp_ns=2 * 10**9)
+        wait_for(lambda: keypoints.publish(seen) or len(source._waiting) == 1, 30.0)
         bad = states(result(), stamp_ns=10**9)
         bad.states[0].positions[0] = np.nan
-        publishers[2].publish(bad)
-        wait_for(lambda: source.refusals.counts['not_shown'] == 1)
-        publishers[2].publish(states(result(), stamp_ns=2 * 10**9))
-        wait_for(lambda: len(source.recent()) == 1)
+        told.publish(bad)
+        wait_for(lambda: source.refusals.counts['not_shown'] == 1, 30.0)
+        told.publish(states(result(), stamp_ns=2 * 10**9))
+        wait_for(lambda: len(source.recent()) == 1, 30.0)
         (moment,) = source.recent()
-        publishers[2].publish(states(result(), stamp_ns=3 * 10**9))
-        wait_for(lambda: len(source.recent()) == 2)
-        publishers[2].publish(states(stamp_ns=10**9))  # time goes back
-        wait_for(lambda: [m.stamp_ns for m in source.recent()] == [10**9])
+        told.publish(states(result(), stamp_ns=3 * 10**9))
+        wait_for(lambda: len(source.recent()) == 2, 30.0)
+        told.publish(states(stamp_ns=10**9))  # time goes back
+        wait_for(lambda: [m.stamp_ns for m in source.recent()] == [10**9], 30.0)
     finally:
         node.destroy_node()
         rclpy.shutdown(context=context)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import rclpy
 from dposer_ros.msg import FitStats, SmplxStateArray
-from node_probe import LATCHED, camera_info, ros_context, spinning, wait_for
+from node_probe import LATCHED, camera_info, ros_context, spinning
+from node_probe import wait_for as wait_at_most
 from null_fitter import result
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
@@ -41,6 +42,11 @@ SIZE = (320, 240)
 CAMERA = PinholeCamera(150.0, 150.0, SIZE[0] / 2, SIZE[1] / 2, *SIZE)
 HIDDEN = np.full(skeleton.NUM_JOINTS, Source.OBSERVED, np.uint8)
 HIDDEN[[18, 20]] = HIDDEN[skeleton.LEFT_HAND_JOINTS] = Source.COMPLETED  # elbow, wrist, hand
+
+
+def wait_for(condition) -> None:
+    """Long enough for a machine that is busy with other tests."""
+    wait_at_most(condition, 30.0)
 
 
 @pytest.fixture(scope='module')
@@ -135,6 +141,11 @@ class Onlooker(rclpy.node.Node):
     def look(self, kind, topic, qos=1):
         return self.create_subscription(kind, topic, self.got.append, qos)
 
+    def show(self, body, stamp_ns: int, frame: str = 'camera') -> None:
+        """An image and its states; best effort may lose the first ones."""
+        self.image.publish(grey_image(stamp_ns))
+        self.states.publish(states(body, stamp_ns, frame))
+
     def calibrate(self, node, frame_id='camera') -> None:
         info = camera_info(150.0, *SIZE)
         info.header.frame_id = frame_id
@@ -167,11 +178,10 @@ def test_an_overlay_is_made_while_somebody_looks_and_only_then(body):
         onlooker.calibrate(node)
         wait_for(lambda: onlooker.image.get_subscription_count() == 1)
         wait_for(lambda: onlooker.states.get_subscription_count() == 1)
-        onlooker.image.publish(grey_image(3 * 10**9))
-        onlooker.states.publish(states(body, 3 * 10**9))
-        wait_for(lambda: onlooker.got)
-        (msg,) = onlooker.got
-        assert (msg.header.stamp.sec, msg.header.frame_id) == (3, 'camera')
+        stamps = iter(range(3 * 10**9, 10**11, 10**7))
+        wait_for(lambda: onlooker.show(body, next(stamps)) or onlooker.got)
+        msg = onlooker.got[0]
+        assert msg.header.stamp.sec >= 3 and msg.header.frame_id == 'camera'
         image = CvBridge().imgmsg_to_cv2(msg, 'bgr8')
         assert color_at(image, person, 'left_wrist') == Source.COMPLETED
         assert color_at(image, person, 'left_knee') == Source.OBSERVED
@@ -202,19 +212,16 @@ def test_compressed_images_in_and_out(body):
         wait_for(lambda: onlooker.compressed.get_subscription_count() == 1)
         wait_for(lambda: onlooker.states.get_subscription_count() == 1)
         grey = np.full((SIZE[1], SIZE[0], 3), 90, np.uint8)
-        broken = CompressedImage(header=header_at(10**9, 'camera'), data=b'no picture')
-        onlooker.compressed.publish(broken)
-        onlooker.states.publish(states(body))
-        wait_for(lambda: node.refusals.counts['image'] == 1)
         jpeg = cv2.imencode('.jpg', grey)[1].tobytes()
 
-        def show(stamp_ns: int) -> None:
-            msg = CompressedImage(header=header_at(stamp_ns, 'camera'), format='jpeg', data=jpeg)
+        def show(stamp_ns: int, data: bytes) -> None:
+            msg = CompressedImage(header=header_at(stamp_ns, 'camera'), format='jpeg', data=data)
             onlooker.compressed.publish(msg)
             onlooker.states.publish(states(body, stamp_ns))
 
-        stamps = iter(range(2 * 10**9, 10**11, 10**7))
-        wait_for(lambda: show(next(stamps)) or onlooker.got)
+        stamps = iter(range(10**9, 10**11, 10**7))
+        wait_for(lambda: show(next(stamps), b'no picture') or node.refusals.counts['image'] > 0)
+        wait_for(lambda: show(next(stamps), jpeg) or onlooker.got)
         image = cv2.imdecode(np.frombuffer(onlooker.got[0].data, np.uint8), cv2.IMREAD_COLOR)
         assert color_at(image, person, 'left_wrist') == Source.COMPLETED
 
@@ -230,9 +237,10 @@ def test_why_nothing_can_be_drawn_is_told(body, frame, calibrated, cause):
         wait_for(lambda: onlooker.states.get_subscription_count() == 1)
         if calibrated:
             onlooker.calibrate(node)
-        onlooker.image.publish(grey_image())
-        onlooker.states.publish(states(body, frame=frame))
-        wait_for(lambda: node.refusals.counts[cause] == 1)
+        stamps = iter(range(10**9, 10**11, 10**7))
+        wait_for(
+            lambda: onlooker.show(body, next(stamps), frame) or node.refusals.counts[cause] > 0
+        )
         assert onlooker.got == []
 
 
