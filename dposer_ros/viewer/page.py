@@ -113,7 +113,9 @@ class Page:
         gui.main_panel.dock_right()
         gui.set_panel_label(title)
         self._source.add_controls(gui)
-        self._picture = gui.add_image(np.zeros((2, 2, 3), np.uint8), label='Input', visible=False)
+        self._picture = gui.add_image(
+            np.zeros((2, 2, 3), np.uint8), label='Input', format='jpeg', visible=False
+        )
         with gui.add_folder('Layers'):
             self._layers = {name: gui.add_checkbox(name, on) for name, on in LAYERS.items()}
             gui.add_html(_legend())
