@@ -8,9 +8,10 @@ import dataclasses
 import logging
 import math
 import multiprocessing
+import signal
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -62,9 +63,14 @@ def run_all(
     show()
     chosen = [entry for entry in tables if only is None or entry.id in only]
     if workers > 1:
-        for done in _side_by_side(chosen, options, again, workers):
-            found[done.table] = done
+        try:
+            for done in _side_by_side(chosen, options, again, workers):
+                found[done.table] = done
+                show()
+        except BaseException:  # stopped by the user
+            found |= {e.id: _as_it_lies(e, options) for e in chosen if not found[e.id].is_done}
             show()
+            raise
     for entry in chosen if workers == 1 else ():
         options.progress(f'table {entry.id}: {entry.title}')
         try:
@@ -108,30 +114,50 @@ def _side_by_side(
         known = _read(entry, options, is_partial=False)
         return math.inf if known is None else known.seconds
 
-    quiet = dataclasses.replace(options, progress=silent)  # which a process can be given
-    order = sorted(chosen, key=seconds, reverse=True)
-    context = multiprocessing.get_context('spawn')  # threads of torch do not survive a fork
-    with ProcessPoolExecutor(workers, context, _one_thread) as pool:
-        waiting = {pool.submit(_run_registered, entry.id, quiet, again): entry for entry in order}
-        try:
-            for done in as_completed(waiting):
-                entry = waiting[done]
-                try:
-                    result = done.result()
-                except BrokenProcessPool as error:
-                    result = _failed(entry, options, f'its process ended: {error}')
+    waiting = sorted(chosen, key=seconds)
+    running: dict[Connection, tuple[BenchTable, BaseProcess]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                entry = waiting.pop()
+                pipe, process = _started(entry, options, again)
+                running[pipe] = entry, process
+            for pipe in wait(running):
+                entry, process = running.pop(pipe)
+                result = _received(pipe, entry, options)
+                process.join()
                 options.progress(f'table {entry.id}: {result.status}')
                 yield result
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    finally:
+        for _, process in running.values():  # what they have done so far is on the disk
+            process.terminate()
+            process.join()
 
 
-def _run_registered(id: str, options: Options, again: bool) -> Entry:
-    return _run(get_table(id), options, again)
+def _started(entry: BenchTable, options: Options, again: bool) -> tuple[Connection, BaseProcess]:
+    """A process that runs the table, and where it says what became of it."""
+    context = multiprocessing.get_context('spawn')  # threads of torch do not survive a fork
+    here, there = context.Pipe(duplex=False)
+    quiet = dataclasses.replace(options, progress=silent)  # which a process can be given
+    process = context.Process(target=_run_registered, args=(there, entry.id, quiet, again))
+    process.start()
+    there.close()
+    return here, process
 
 
-def _one_thread() -> None:
+def _received(pipe: Connection, entry: BenchTable, options: Options) -> Entry:
+    try:
+        return pipe.recv()
+    except EOFError:
+        return _failed(entry, options, 'its process ended without a word')
+    finally:
+        pipe.close()
+
+
+def _run_registered(pipe: Connection, id: str, options: Options, again: bool) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
     torch.set_num_threads(1)
+    pipe.send(_run(get_table(id), options, again))
 
 
 def _run(entry: BenchTable, options: Options, again: bool) -> Entry:

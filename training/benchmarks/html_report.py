@@ -60,6 +60,11 @@ class Entry:
     pictures: tuple[Picture, ...] = ()
     """Shown below the figures."""
 
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing more will become of it in this run."""
+        return self.status in ('complete', 'failed', 'impossible')
+
     @cached_property
     def section(self) -> str:
         """Its part of the page; made once, as plots take long and the page is often written."""

@@ -7,11 +7,11 @@ memory that the process ever held above what it holds when everything is importe
 
 import dataclasses
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import torch
 
@@ -108,7 +108,9 @@ def measure(task: str, label: str, options: Options) -> tuple[float, float] | No
 
 
 def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Most memory that this process ever held; `getrusage` begins with that of its parent."""
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM:')) / 1024
 
 
 def _alone(task: str, label: str, options: Options) -> tuple[float, float] | None:
@@ -124,7 +126,7 @@ def _alone(task: str, label: str, options: Options) -> tuple[float, float] | Non
 def _columns(task: str) -> tuple[Column, Column]:
     of = TASKS[task][0]
     return (
-        Column(f'{task}, a {of}', 'lower', 'ms', 1),
+        Column(f'{task}, one {of}', 'lower', 'ms', 1),
         Column(f'{task}, memory', 'lower', 'MB', 0),
     )
 
