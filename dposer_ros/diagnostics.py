@@ -40,6 +40,11 @@ class FrameTimes:
         """The worker has taken the frame."""
         self.stages['queue'] = time.perf_counter() - self.arrived
 
+    @property
+    def work(self) -> float:
+        """Seconds that the worker spent on the frame so far."""
+        return sum(seconds for name, seconds in self.stages.items() if name != 'queue')
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time the block as stage `name`."""

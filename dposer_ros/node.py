@@ -36,6 +36,7 @@ from dposer_ros.diagnostics import Diagnostics, FrameTimes
 from dposer_ros.events import SHORT_GAP, Event, TrackWatch
 from dposer_ros.gate import StampGate
 from dposer_ros.keypoint_source import KeypointSource
+from dposer_ros.ladder import QualityLadder
 from dposer_ros.latest import LatestWorker
 from dposer_ros.live_model import LiveModel, load_live_model
 from dposer_ros.mixed_input import MixedInput
@@ -101,6 +102,7 @@ class WholeBodyNode(LifecycleNode):
         self._people: list[FitResult] = []
         self._published_ns: int | None = None
         self._watch = TrackWatch()
+        self._ladder = QualityLadder()
         self._calls = Services(self)
         self.reports.start()
 
@@ -171,6 +173,7 @@ class WholeBodyNode(LifecycleNode):
         age = (now_ns - stamp_ns) * 1e-9
         self.diagnostics.arrived(stamp_ns, age, msg.seq)
         self._gate.admit(stamp_ns, now_ns, self._settings.core.input)
+        self._ladder.arrived()
         arrival = msg, FrameTimes(age)
         if self._mixed is None:
             self._put(arrival, None)
@@ -218,6 +221,7 @@ class WholeBodyNode(LifecycleNode):
         if self._publish(results, msg.header, times):
             deadline = config.fit.deadline
             self.diagnostics.answered(self._published_ns, times, results, deadline)
+            self._ladder.answered(times.work, self._settings.node.degrade)
 
     def _with_beside(
         self,
@@ -246,7 +250,8 @@ class WholeBodyNode(LifecycleNode):
         if change is not None:
             self.forget(change)
         self._last = frame
-        return self._model.fitter.step(stamp_ns, observations, config.fit.deadline)
+        results = self._model.fitter.step(stamp_ns, observations, config.fit.deadline)
+        return self._ladder.marked(results)
 
     def _break_before(self, frame: LastFrame, config: Config) -> Event | None:
         """Why this frame does not continue what was fitted before; None if it does."""
@@ -340,9 +345,9 @@ class WholeBodyNode(LifecycleNode):
             self.forget_body(body_id, 'its numbers were not finite')
 
     def _live_config(self) -> Config:
-        """The parameters as they are now, known to the fitter too."""
-        config = self._settings.core
-        if config is not self._fitted_config:
+        """What to fit with now, known to the fitter too."""
+        config = self._ladder.config(self._settings.core)
+        if config != self._fitted_config:
             self._model.fitter.configure(config)
             self._fitted_config = config
         return config
@@ -425,6 +430,7 @@ class WholeBodyNode(LifecycleNode):
         self.forget()
         self.refusals.clear()
         self.reports.clear()
+        self._ladder.clear()
         self._gate = StampGate()
         self.enabled = True
         self._cameras = None

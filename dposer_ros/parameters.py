@@ -132,6 +132,20 @@ class WorkerConfig:
 
 
 @dataclass(frozen=True)
+class DegradeConfig:
+    """When the fit takes fewer iterations; the load is its work over the period of the input."""
+
+    enable: bool = param(True, 'reduce the quality while the fit cannot keep up', live=True)
+    down_above: float = param(
+        0.9, 'load above which quality is reduced', low=0.1, high=10.0, live=True
+    )
+    up_below: float = param(
+        0.6, 'load of the reduced fit below which quality is full again', low=0.0, high=10.0,
+        live=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class NodeConfig:
     """What concerns the ROS node alone."""
 
@@ -144,6 +158,7 @@ class NodeConfig:
     storage: StorageConfig = StorageConfig()
     snapshot: SnapshotConfig = SnapshotConfig()
     worker: WorkerConfig = WorkerConfig()
+    degrade: DegradeConfig = DegradeConfig()
 
 
 # rclpy declares these on every node.
@@ -188,7 +203,7 @@ class NodeParameters:
         """Raise ConfigError if a parameter of the start was not valid and is not corrected yet."""
         if self._errors:
             raise ConfigError('; '.join(self._errors.values()))
-        contradiction = _contradiction(self.core)
+        contradiction = _contradiction(self.core, self.node)
         if contradiction:
             raise ConfigError(contradiction)
 
@@ -230,7 +245,7 @@ class NodeParameters:
                         f"parameter '{change.name}' is read on configure only; deactivate and "
                         'clean up the node first'
                     )
-            contradiction = _contradiction(self._merged(values)[0])
+            contradiction = _contradiction(*self._merged(values))
             if contradiction:
                 raise ConfigError(contradiction)
         except Exception as error:  # whatever it is, the caller gets the reason
@@ -353,7 +368,7 @@ def _descriptor(default: Any, metadata: Mapping[str, Any]) -> ParameterDescripto
     return descriptor
 
 
-def _contradiction(config: Config) -> str:
+def _contradiction(config: Config, node: NodeConfig) -> str:
     """What is wrong between parameters that are valid by themselves; empty if nothing."""
     if config.occlusion.lost_timeout <= config.occlusion.predict_timeout:
         return (
@@ -364,6 +379,11 @@ def _contradiction(config: Config) -> str:
         return (
             f"parameter 'prior.t_max' = {config.prior.t_max}: must not be below "
             f"'prior.t_min' = {config.prior.t_min}"
+        )
+    if node.degrade.up_below >= node.degrade.down_above:
+        return (
+            f"parameter 'degrade.up_below' = {node.degrade.up_below}: must be below "
+            f"'degrade.down_above' = {node.degrade.down_above}"
         )
     return ''
 

@@ -311,6 +311,17 @@ def test_overload_by_four_keeps_the_age_below_two_periods(standing):
               f'halves {halves[0] * 1e3:.1f} {halves[1] * 1e3:.1f} ms')  # fmt: skip
         assert p95 <= 2.0 * period
         assert halves[1] <= 1.3 * halves[0]  # flat
+        reduced = np.mean([s.quality != SmplxState.QUALITY_FULL for s in probe.states()])
+        end, count = time.time(), len(probe.states())
+        calm = Stream(probe)
+        for i in range(90):
+            calm.send(1, None, [swaying(standing, 20.0 + i / 30.0)])
+        after = zip(probe.states()[count:], probe.received_at[STATES][count:], strict=False)
+        late = [at - end for s, at in after if s.quality != SmplxState.QUALITY_FULL]
+        print(f'{reduced:.0%} of the states were of reduced quality, the last one '
+              f'{max(late, default=0.0):.2f} s after the overload')  # fmt: skip
+        assert reduced > 0.5
+        assert max(late, default=0.0) <= 2.0
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import yaml
 from node_probe import ros_context
+from rclpy.exceptions import ParameterNotDeclaredException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.ros
 KNOWN = known_parameters()
 # These bound each other too: see the test of contradictions.
 TIED = ('occlusion.lost_timeout', 'occlusion.predict_timeout', 'prior.t_max', 'prior.t_min')
+TIED += ('degrade.down_above', 'degrade.up_below')
 BOUNDED = [n for n, (_, m) in KNOWN.items() if m['low'] is not None and n not in TIED]
 YAML = Path(__file__).parents[2] / 'config' / 'wholebody.yaml'
 
@@ -95,11 +97,29 @@ def test_wrong_type_is_rejected(make):
     assert not change(node, 'hri.enable', 1).successful
 
 
+def test_no_parameter_takes_a_value_of_another_type(make):
+    node, parameters = make()
+    values = ('text', 7, 2.5, True, [1, 2], ['a'])
+    for name, (default, _) in KNOWN.items():
+        allowed = (int, float) if isinstance(default, float) else (type(default),)
+        for value in (v for v in values if type(v) not in allowed):
+            rejected = change(node, name, value)
+            assert not rejected.successful and rejected.reason, (name, value)
+    assert (parameters.core, parameters.node) == (Config(), NodeConfig())
+
+
+def test_unknown_parameter_is_rejected(make):
+    node, _ = make()
+    with pytest.raises(ParameterNotDeclaredException):
+        change(node, 'fit.windw', 8)
+
+
 def test_contradiction_is_rejected_with_both_names(make):
     node, _ = make()
     rejected = change(node, 'occlusion.lost_timeout', 0.4)
     assert 'occlusion.predict_timeout' in rejected.reason
     assert 'prior.t_min' in change(node, 'prior.t_max', 0.01).reason
+    assert 'degrade.down_above' in change(node, 'degrade.up_below', 0.9).reason
 
 
 def test_live_change_reaches_the_config(make):
