@@ -227,7 +227,7 @@ class Page:
         if solid:
             nodes.add('/keypoints')
             self._server.scene.add_point_cloud(
-                '/keypoints', np.concatenate(solid), _POINT_RGB, point_size=0.015
+                '/keypoints', np.concatenate(solid), _POINT_RGB, point_size=0.008
             )
         if camera is not None:
             nodes.add('/camera')

@@ -25,7 +25,7 @@ from dposer_core.state import Source
 from dposer_ros.compat import CvBridge
 from dposer_ros.conversions import ModelInfo, header_at, state_msg
 from dposer_ros.overlay import draw_people
-from dposer_ros.viewer.moment import moment_from_msg
+from dposer_ros.viewer.moment import Moment, moment_from_msg
 from dposer_ros.viz import (
     FACES,
     OVERLAY,
@@ -242,6 +242,23 @@ def test_why_nothing_can_be_drawn_is_told(body, frame, calibrated, cause):
             lambda: onlooker.show(body, next(stamps), frame) or node.refusals.counts[cause] > 0
         )
         assert onlooker.got == []
+
+
+@pytest.mark.parametrize('rectified', [False, True])
+def test_people_are_drawn_where_the_lens_and_the_size_of_the_picture_put_them(rectified):
+    lens = np.array([-0.2, 0.05, 0.0, 0.0, 0.0])
+    points = np.array([[0.5, -0.4, 2.0], [-0.7, 0.3, 2.0]])
+    info = camera_info(150.0, *SIZE)
+    info.header.frame_id, info.d = 'camera', lens.tolist()
+    moment = Moment(0, 'camera', ())
+    half = np.zeros((SIZE[1] // 2, SIZE[0] // 2, 3), np.uint8)
+    with viz(rectified=rectified) as (node, _):
+        node._camera = info
+        pixels = node._projection(moment, half)(points)
+    zero, matrix = np.zeros(3), np.reshape(info.k, (3, 3))
+    full = cv2.projectPoints(points, zero, zero, matrix, 0.0 * lens if rectified else lens)[0]
+    # Pixel centres are at integers: a picture of half the size has its first one between two.
+    np.testing.assert_allclose(pixels, (full[:, 0] + 0.5) / 2 - 0.5, atol=1e-6)
 
 
 def test_the_mesh_comes_to_those_who_look_with_faces_for_late_joiners(body):
