@@ -4,12 +4,14 @@ import dataclasses
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import (
     DurabilityPolicy,
     LivelinessPolicy,
@@ -198,16 +200,16 @@ class Outputs:
             for state in states:
                 times.fill(state.stats)
             if primary is not None:
-                self._primary.publish(states[kept.index(primary)])
-                if primary.status != Status.LOST and self._joints.get_subscription_count():
-                    self._joints.publish(conversions.joint_state_msg(primary.state, header))
+                _if_heard(self._primary, lambda: states[kept.index(primary)])
+                if primary.status != Status.LOST:
+                    joints = partial(conversions.joint_state_msg, primary.state, header)
+                    _if_heard(self._joints, joints)
             self.newest = {
                 '/human/smplx_states': SmplxStateArray(header=header, states=states),
                 '/human/hands': HandStateArray(header=header, hands=hands),
             }
-            self._states.publish(self.newest['/human/smplx_states'])
-            if self._hands.get_subscription_count():
-                self._hands.publish(self.newest['/human/hands'])
+            _if_heard(self._states, lambda: self.newest['/human/smplx_states'])
+            _if_heard(self._hands, lambda: self.newest['/human/hands'])
             rest = {r.body_id: self._rest_joints(r.state.betas) for r in kept}
             for publish in (
                 lambda: self._broadcast(kept, header, config.tf, rest),
@@ -217,8 +219,7 @@ class Outputs:
                 lambda: self._publish_markers(kept, header),
             ):
                 self._attempt(publish)
-        if self._timing.get_subscription_count():
-            self._timing.publish(times.fill(frame_stats))
+        _if_heard(self._timing, lambda: times.fill(frame_stats))
         return kept
 
     def _choose(self, results: Sequence[FitResult]) -> FitResult | None:
@@ -277,7 +278,7 @@ class Outputs:
         present = [result for result in results if result.status != Status.LOST]
         now = self._clock()
         is_early = config.rate_limit > 0.0 and now - self._tf_time < 1.0 / config.rate_limit
-        if not present or is_early:
+        if not present or is_early or not self._tf.pub_tf.get_subscription_count():
             return
         if not header.frame_id:
             self._refuse('no_frame', 'keypoints without header.frame_id: no TF can be broadcast')
@@ -349,6 +350,12 @@ class Outputs:
     def _is_wanted(self, option: str) -> bool:
         publisher = self._options.get(option)
         return publisher is not None and publisher.get_subscription_count() > 0
+
+
+def _if_heard(publisher: Publisher, make: Callable[[], Any]) -> None:
+    """Publish if somebody listens: nobody who comes later would get it."""
+    if publisher.get_subscription_count():
+        publisher.publish(make())
 
 
 class _Urdfs:
