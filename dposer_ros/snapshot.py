@@ -59,9 +59,13 @@ class Snapshots:
 
         Returns:
             Where the bag will be; None if one is being written already.
+
+        Raises:
+            OSError: the folder cannot be made.
         """
         if self._writing is not None and self._writing.is_alive():
             return None
+        folder.mkdir(parents=True, exist_ok=True)
         name = time.strftime('snapshot_%Y%m%d_%H%M%S') + f'_{time.time_ns() % 10**9:09d}.mcap'
         path = folder / name
         since = time.monotonic() - (seconds if seconds > 0.0 else self.seconds)
@@ -86,7 +90,6 @@ def _write(
 ) -> None:
     partial = path.with_name(f'.{path.name}.partial')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         types = typestore()
         with Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
             connections = {}

@@ -1,6 +1,8 @@
 """The compiled messages carry every field that the interface promises, with its type."""
 
 import importlib
+import json
+from pathlib import Path
 
 import pytest
 
@@ -223,6 +225,35 @@ CONSTANTS = {
 
 def message_type(name: str) -> type:
     return getattr(importlib.import_module('dposer_ros.msg'), name)
+
+
+HASHES = {  # REP-2011; who moves one breaks every recorded bag and every peer of another version
+    'Capsule': 'd36c4bc7167f1aa254c5ef7523611ee2cc17c04756dde09b8e5dd35c45518e58',
+    'CapsuleArray': 'ed83edf52d4b0a38137686cb28f01f6f2b2b5c6ea03623691735e6363965e020',
+    'FitStats': '1b713536c4097c50a784456f5498a8ceecfc07365b60aca46d8e42be2696b686',
+    'HandState': '4d444525afc6c8b8085fe391fc6da63d89d7bc866fc8dee024dd68b9c81d8bd2',
+    'HandStateArray': '616b18c5f6b43d482a0d74776ae9f11f288a2770799e593f5e3e311be6780ea5',
+    'Heartbeat': '741db1307729240680270cbffc84973eca72348492fd249a44bae555dc3621ef',
+    'KeypointFrame': '2b3435f8bf11b165077f60e4da801b3ae4f0822fb05c61c68662d86d8ea2c9d1',
+    'NamedPoses': 'c97fc6d09a96fa0f7911eff447832fe087b2ee682f961aa00595f70ace23a676',
+    'PersonKeypoints': '9e1e1dcdffb2ac183d402525bfab61668449ae08719aef949749f9cbd5c1ba02',
+    'SmplxState': 'bf0b4c1e18e2ecb3ab5f3f27ee90bd54340d1d185805f8a10395ccaee4feeaa8',
+    'SmplxStateArray': 'b7f3383fdad9470e8e55163fa43629b50d7886932b6cf33cbaa23bf128960a6e',
+    'TrackEvent': '9a94647aa880a293ceab556bb62b159092315061016a2305eebd8738e2e852f8',
+}
+
+
+def test_type_hashes_are_pinned() -> None:
+    """As the compiler of the messages wrote them down; colcon installs them at the same place."""
+    package = Path(importlib.import_module('dposer_ros.msg').__file__)
+    prefix = next(p for p in package.parents if (p / 'share' / 'dposer_ros' / 'msg').is_dir())
+    folder = prefix / 'share' / 'dposer_ros' / 'msg'
+    found = {}
+    for file in folder.glob('*.json'):
+        for entry in json.loads(file.read_text())['type_hashes']:
+            if entry['type_name'] == f'dposer_ros/msg/{file.stem}':
+                found[file.stem] = entry['hash_string'].removeprefix('RIHS01_')
+    assert found == HASHES
 
 
 @pytest.mark.parametrize('name', FIELDS)

@@ -1,0 +1,190 @@
+"""Promises of the interface that need the running node and belong to no single fault."""
+
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from dposer_ros.msg import KeypointFrame
+from dposer_ros.srv import SaveShape, Snapshot
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from node_probe import active_node, node_and_probe, person, wait_for
+from null_fitter import null_model
+from rclpy.clock import Clock
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+from test_faults import CAMERA, EVIDENCE, STATES, Stream, stamp_ns
+
+from dposer_core.state import Status
+from dposer_ros import reports
+from dposer_ros.live_model import load_live_model
+
+pytestmark = pytest.mark.ros
+
+NODE = '/dposer_wholebody'
+VALID = {  # state -> transition -> state afterwards
+    'unconfigured': {'configure': 'inactive'},
+    'inactive': {'activate': 'active', 'cleanup': 'unconfigured'},
+    'active': {'deactivate': 'inactive'},
+}
+PATH = {'unconfigured': [], 'inactive': ['configure'], 'active': ['configure', 'activate']}
+IDS = {
+    'configure': Transition.TRANSITION_CONFIGURE,
+    'activate': Transition.TRANSITION_ACTIVATE,
+    'deactivate': Transition.TRANSITION_DEACTIVATE,
+    'cleanup': Transition.TRANSITION_CLEANUP,
+    'callback success': Transition.TRANSITION_CALLBACK_SUCCESS,
+    'error': Transition.TRANSITION_ON_ERROR_ERROR,
+    'unknown': 200,
+}
+
+
+class Lifecycle:
+    """The lifecycle services, called from outside."""
+
+    def __init__(self, probe) -> None:
+        self._change = probe.create_client(ChangeState, f'{NODE}/change_state')
+        self._state = probe.create_client(GetState, f'{NODE}/get_state')
+        assert self._change.wait_for_service(5.0) and self._state.wait_for_service(5.0)
+
+    def change(self, name: str) -> bool:
+        """Whether the node says that it made the transition."""
+        request = ChangeState.Request(transition=Transition(id=IDS[name]))
+        return self._call(self._change, request).success
+
+    @property
+    def state(self) -> str:
+        return self._call(self._state, GetState.Request()).current_state.label
+
+    def _call(self, client, request):
+        future = client.call_async(request)
+        wait_for(future.done)
+        return future.result()
+
+
+@pytest.mark.parametrize('state', VALID)
+def test_transition_that_a_state_does_not_have_is_refused_and_changes_nothing(state):
+    with node_and_probe(null_model) as (node, probe):
+        lifecycle = Lifecycle(probe)
+        assert all(lifecycle.change(name) for name in PATH[state])
+        for name in IDS:
+            if name not in VALID[state]:
+                assert not lifecycle.change(name), name
+                assert lifecycle.state == state
+        for name, after in VALID[state].items():
+            assert lifecycle.change(name) and lifecycle.state == after
+            break
+        assert node.error == ''
+
+
+class SteppedClock:
+    """The clock of a machine whose time is set by `step_s` at some moment."""
+
+    def __init__(self, real: Clock) -> None:
+        self._real, self.step_s = real, 0.0
+
+    def now(self) -> Time:
+        shifted = self._real.now().nanoseconds + int(self.step_s * 1e9)
+        return Time(nanoseconds=shifted, clock_type=self._real.clock_type)
+
+    def __getattr__(self, name: str):
+        return getattr(self._real, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('step_s', [-5.0, 5.0])
+def test_clock_that_is_set_by_five_seconds_stalls_nothing(step_s, monkeypatch):
+    """As by NTP, node and detector on the same machine."""
+    with active_node(null_model) as (node, probe):
+        clock = SteppedClock(node.get_clock())
+        monkeypatch.setattr(node, 'get_clock', lambda: clock)
+        monkeypatch.setattr(
+            reports,
+            'time',
+            SimpleNamespace(
+                time_ns=lambda: time.time_ns() + int(clock.step_s * 1e9),
+                monotonic_ns=time.monotonic_ns,
+                perf_counter=time.perf_counter,
+            ),
+        )
+        stream = Stream(probe)
+        stream.send(15)
+        monkeypatch.setattr(probe, 'now_ns', lambda: clock.now().nanoseconds)
+        count, clock.step_s = len(probe.states()), step_s
+        stream.send(30)
+        wait_for(lambda: len(probe.states()) >= count + 20)
+        came = probe.received_at[STATES][count - 1 :]
+        gap = float(np.max(np.diff(came)))
+        print(f'clock set by {step_s:+.0f} s: longest gap of the states {gap * 1e3:.0f} ms')
+        # Promised are 200 ms on a machine of one's own.
+        assert gap < 0.5
+        assert {s.status for s in probe.states()[count + 3 :]} == {Status.TRACKING}
+        assert probe.events('TIME_JUMP')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('latched', [False, True])
+@pytest.mark.parametrize('reliable', [False, True])
+def test_every_qos_of_a_detector_is_heard(reliable, latched):
+    qos = QoSProfile(depth=1)
+    qos.reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+    qos.durability = (
+        DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+    )  # fmt: skip
+    with active_node(null_model) as (node, probe):
+        probe.destroy_publisher(probe.keypoints)
+        probe.keypoints = probe.create_publisher(KeypointFrame, 'keypoints', qos)
+        wait_for(lambda: bool(probe.send(person())) and bool(probe.states()), what='a state')
+        assert node.refusals.counts['incompatible_qos'] == 0
+
+
+def test_folder_that_cannot_be_written_is_an_answer_and_not_a_crash(tmp_path):
+    file = tmp_path / 'a file'
+    file.write_text('')
+    with active_node(null_model, storage__folder=str(file / 'below')) as (node, probe):
+        probe.send(person())
+        wait_for(lambda: bool(probe.states()))
+        for kind, name, request in (
+            (SaveShape, 'save_shape', SaveShape.Request(person_id='anna')),
+            (Snapshot, 'snapshot', Snapshot.Request(seconds=1.0)),
+        ):
+            client = probe.create_client(kind, f'{NODE}/{name}')
+            assert client.wait_for_service(5.0)
+            future = client.call_async(request)
+            wait_for(future.done, what=name)
+            answer = future.result()
+            assert not answer.ok
+            assert 'a file' in answer.message, answer.message
+        assert node.state == 'active'
+
+
+@pytest.mark.slow
+def test_crowd_of_eight_that_comes_and_goes_never_costs_the_primary_a_frame(standing):
+    """No more than `input.max_people` are fitted; the nearest, who stays, in every answer."""
+    places = [(0.0, 0.0, 0.0), *((0.8 * side, 0.0, 2.0 + row) for row in range(4)
+                                 for side in (-1, 1))][:8]  # fmt: skip
+
+    def seen(i: int):
+        someone = person()
+        points = CAMERA.project(standing + places[i])
+        someone.points = points.astype(np.float32).ravel().tolist()
+        return someone
+
+    with active_node(load_live_model, fit__deadline=0.2) as (node, probe):
+        stream, most = Stream(probe, 5.0), node.settings.core.input.max_people
+        for second in range(6):
+            others = range(1, 8) if second % 2 == 0 else range(1, 4)
+            stream.send(5, None, [seen(i) for i in (*others, 0)])
+        time.sleep(0.5)
+        arrays = probe.received['/human/smplx_states']
+        primaries = {s.body_id for s in probe.states() if s.status in EVIDENCE}
+        answered = {stamp_ns(s) for s in probe.states() if s.status in EVIDENCE}
+        fitted = [a for a in arrays if any(s.status in EVIDENCE for s in a.states)]
+        print(f'crowd: {len(fitted)} of 30 frames answered, {len(answered)} with the primary, '
+              f'{max(len(a.states) for a in arrays)} people at most')  # fmt: skip
+        assert len(fitted) >= 15
+        assert answered >= {stamp_ns(a) for a in fitted}
+        assert len(primaries) == 1
+        assert max(len(a.states) for a in arrays) <= most
+        assert node.refusals.counts['fit_failed'] == 0
