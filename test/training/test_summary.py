@@ -59,6 +59,18 @@ def test_page_says_what_was_not_run():
     assert page.index('| 9 |') < page.index('| 10 |') < page.index('| S-2 |')
 
 
+def test_goal_counts_the_figures_that_keep_to_the_bound():
+    found = result(Row('live', {'error': 2.0, 'std': 9.0}), Row('slow', {'error': 300.0}))
+    goal = summary.Goal('within 5', '1', 'live', ('error', 'std'), 5.0)
+    assert summary._goal(goal, found)[1:] == ['error: 2.0; std: 9.0', '1 of 2']
+    fast = summary.Goal('faster', '1', 'live', ('error',), 100.0, is_least=True, over='slow')
+    assert summary._goal(fast, found)[1:] == ['error: 150.0', '1 of 1']
+
+
+def test_tables_side_by_side_take_as_long_as_the_busier_core():
+    assert summary._makespan([600.0, 300.0, 240.0]) == pytest.approx(10.0)
+
+
 def test_best_median_and_worst():
     assert figures.order_of([3.0, 1.0, 9.0, 2.0, 5.0]) == {'best': 1, 'median': 0, 'worst': 2}
 

@@ -14,6 +14,7 @@ from training.benchmarks import report
 from training.benchmarks.report import OURS, Column, Row, TableResult
 
 _MOST_NAMED = 4
+_RESULTS = '../training/benchmarks/results'
 _NO_RIVALS = ('real, ', 'live fitter', 'start', 'w/o fitting', 'stand-in')
 """Beginnings of labels that are no competing prior."""
 
@@ -125,6 +126,52 @@ READINGS: Mapping[str, tuple[Reading, ...]] = {
     'whole-body': (),
 }  # fmt: skip
 
+
+@dataclass(frozen=True)
+class Goal:
+    """Figures of a row that should not pass a bound."""
+
+    text: str
+    table: str
+    row: str
+    columns: tuple[str, ...]
+    bound: float
+    is_least: bool = False
+    """Whether figures should be at least the bound; otherwise at most."""
+    over: str = ''
+    """Row whose figures are divided by those of `row`."""
+
+
+_ABOVE = ', above the reference'
+_NOISES = ('CMU 20 mm', 'examples 20 mm', 'CMU 40 mm', 'examples 40 mm', 'CMU 100 mm',
+           'examples 100 mm')  # fmt: skip
+_LATE = 'live fitter, stream, lag of 4'
+GOALS: tuple[Goal, ...] = (
+    Goal('Motion denoising, 40 mm: at least 18 % below the fit without prior', '3', 'DPoser',
+         ('CMU 40 mm gain', 'examples 40 mm gain'), 18.0, is_least=True),
+    Goal('Motion denoising, 100 mm: at least 36 % below', 'S-6', 'DPoser',
+         ('CMU 100 mm gain', 'examples 100 mm gain'), 36.0, is_least=True),
+    Goal('Live fitter on single frames: at most 5 % above 500 steps', 'live',
+         'live fitter, frame alone',
+         tuple(f'{task}{_ABOVE}' for task in (
+             'IK MPJPE', 'mesh recovery PA-MPJPE', 'mesh recovery, height known MPJPE',
+             'completion, legs MPJPE', 'completion, hand MPJPE')), 5.0),
+    Goal('The same, when it is not told the noise', 'live',
+         'live fitter, frame alone, noise not told',
+         tuple(f'{task}{_ABOVE}' for task in (
+             'IK MPJPE', 'mesh recovery PA-MPJPE', 'mesh recovery, height known MPJPE',
+             'completion, legs MPJPE', 'completion, hand MPJPE')), 5.0),
+    Goal('Live fitter on streams: at most 5 % above the smoother on the same past frames', 'live',
+         'live fitter, stream', tuple(f'{noise} MPJPE{_ABOVE}' for noise in _NOISES), 5.0),
+    Goal('With a lag of 4 frames: at most 15 % above the smoother on all 60', 'live', _LATE,
+         tuple(f'{noise} MPJPE{_ABOVE}' for noise in _NOISES), 15.0),
+    Goal('With that lag: error of acceleration at most twice, so 100 % above', 'live', _LATE,
+         tuple(f'{noise} acceleration{_ABOVE}' for noise in _NOISES), 100.0),
+    Goal('With that lag: at least 100 times as fast for a new frame', 'live', _LATE,
+         ('ms per new frame',), 100.0, is_least=True, over='60-frame smoother'),
+    Goal('The same for a clip done at once, which is what offline use asks', 'live', _LATE,
+         ('ms per frame',), 100.0, is_least=True, over='60-frame smoother'),
+)  # fmt: skip
 OPTIONS: Mapping[str, str] = {
     'Intervals of diffusion times, motion (3, S-3, S-6)': '`tasks.motion.NOISY_PAPER`, '
     '`NOISY_CODE`: the code has [0.25, 0.05] at 40 mm and [0.25, 0.1] at 100 mm',
@@ -164,11 +211,18 @@ def page(results: Mapping[str, TableResult], tables: Mapping[str, str]) -> str:
     ]
     for id in sorted(tables, key=place):
         lines.append(_row(_cells(id, tables[id], results.get(id))))
-    seconds = sum(result.seconds for result in results.values())
+    seconds = [result.seconds for result in results.values()]
     lines += [
         '',
-        f'All quick runs together: {seconds / 60:.0f} minutes of computing on one core; `dposer '
-        'bench all --quick` runs two tables side by side.',
+        f'All quick runs together: {sum(seconds) / 60:.0f} minutes of computing on one core; '
+        f'`dposer bench all --quick` runs two tables side by side, {_makespan(seconds):.0f} '
+        'minutes if nothing else runs.',
+        '',
+        '## Goals',
+        '',
+        '| goal | measured | met |',
+        '| --- | --- | --- |',
+        *(_row(_goal(goal, results[goal.table])) for goal in GOALS if goal.table in results),
         '',
         '## Where the text and the released code of DPoser-X differ',
         '',
@@ -220,11 +274,23 @@ def _rivals(rows: Mapping[str, Row], reading: Reading) -> list[Row]:
     ]
 
 
+def _goal(goal: Goal, result: TableResult) -> list[str]:
+    rows = {row.label: row.values for row in result.rows if row.source == OURS}
+    measured, met = [], 0
+    for name in goal.columns:
+        value = rows[goal.row][name]
+        if goal.over:
+            value = rows[goal.over][name] / value
+        met += value >= goal.bound if goal.is_least else value <= goal.bound
+        measured.append(f'{name.removesuffix(_ABOVE)}: {value:.1f}')
+    text = f'{goal.text} ([{goal.table}]({_RESULTS}/{result.stem}.md))'
+    return [text, '; '.join(measured), f'{met} of {len(goal.columns)}']
+
+
 def _cells(id: str, title: str, result: TableResult | None) -> list[str]:
-    name = f'{id}'
     if result is None:
-        return [name, title, 'not run', '', '']
-    name = f'[{id}](../training/benchmarks/results/{result.stem}.md)'
+        return [id, title, 'not run', '', '']
+    name = f'[{id}]({_RESULTS}/{result.stem}.md)'
     readings = READINGS[id]
     told = [_headline(result, reading) for reading in readings] or [_own(result)]
     counts, weak = [], []
@@ -266,6 +332,14 @@ def _own(result: TableResult) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return '| ' + ' | '.join(cell.replace('|', '/') for cell in cells) + ' |'
+
+
+def _makespan(seconds: Sequence[float], workers: int = 2) -> float:
+    """Minutes that tables take side by side, the longest first."""
+    cores = [0.0] * workers
+    for took in sorted(seconds, reverse=True):
+        cores[cores.index(min(cores))] += took
+    return max(cores) / 60
 
 
 def place(id: str) -> tuple[int, int, str]:
