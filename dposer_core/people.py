@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from dposer_core.body_model import BodyTables
 
 _MAX_COST = 1e6
-_UPSTREAM_ID_BONUS = 0.15  # a matching detector id makes up for this share of a body height
+# What a matching detector id makes up for, as a share of a body height. Detectors exchange ids
+# where people cross, and there geometry knows better; of somebody unseen for long it knows less.
+_ID_BONUSES = 0.015, 0.15
+_ID_TIMES = 0.1, 0.5  # s unseen, of these
 _MIN_SHARED_POINTS = 3
 
 
@@ -118,6 +121,9 @@ class PeopleFitter:
             return {}, list(observations)
         expected = [track.predict(stamp_ns) for track in self._tracks]
         cost = np.array([[self._distance(e, o) for o in observations] for e in expected])
+        cost -= [
+            [self._id_bonus(track, stamp_ns, o) for o in observations] for track in self._tracks
+        ]
         matched, taken = {}, set()
         for row, column in zip(*linear_sum_assignment(cost), strict=True):
             if cost[row, column] <= self.config.track.gate_distance:
@@ -138,8 +144,16 @@ class PeopleFitter:
             points = points[:, :2] / depth * [camera.fx, camera.fy] + [camera.cx, camera.cy]
             height *= camera.fy / float(np.median(depth))
         distance = np.linalg.norm(points - observation.points[BODY_POINTS], axis=1)
-        same_id = observation.track_id != '' and observation.track_id == predicted.track_id
-        return float(distance[shared].mean() / height) - (_UPSTREAM_ID_BONUS if same_id else 0.0)
+        return float(distance[shared].mean() / height)
+
+    @staticmethod
+    def _id_bonus(track: PoseFitter, stamp_ns: int, observation: Observation) -> float:
+        if not observation.track_id or track.last is None:
+            return 0.0
+        if observation.track_id != track.last.track_id:
+            return 0.0
+        unseen = (stamp_ns - track.last.state.stamp_ns) * 1e-9
+        return float(np.interp(unseen, _ID_TIMES, _ID_BONUSES))
 
     def _cleaned(self, stamp_ns: int, results: list[FitResult | None]) -> list[FitResult]:
         """Drop tracks that never started and those unseen for too long."""
