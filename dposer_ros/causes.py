@@ -51,6 +51,10 @@ CAUSES = {
         'dposer_fusion raised what nobody foresaw; the instant is lost',
         'the log has the traceback; report it',
     ),
+    'image': Cause(
+        'the drawing node cannot read the picture',
+        'publish an encoding that cv_bridge knows, or a JPEG or PNG on the compressed topic',
+    ),
     'image_size': Cause(
         'keypoints and camera_info belong to pictures of different size',
         'publish a camera_info for the picture that the detector sees',
@@ -63,9 +67,17 @@ CAUSES = {
         'nobody knows this order of points',
         'use a name of docs/KEYPOINTS.md, or custom and `names`',
     ),
+    'model': Cause(
+        'the drawing node has another body model than the states it is to draw',
+        'let both load the same body file',
+    ),
     'no_camera': Cause(
         '2D keypoints came, but no camera_info',
         'publish one, or remap it: `camera_info_topic:=/camera/camera_info`',
+    ),
+    'no_camera_info': Cause(
+        'the drawing node has a picture and no camera_info yet',
+        'remap its camera_info to the topic that belongs to the image',
     ),
     'no_extrinsics': Cause(
         'dposer_fusion does not know where a camera stands',
@@ -82,6 +94,9 @@ CAUSES = {
     'not_finite': Cause(
         'more than half of the points of a person are infinite, huge, or have no valid confidence',
         'send NaN for absent points; look for a division by zero in the detector',
+    ),
+    'not_shown': Cause(
+        'the viewer cannot read a message', 'the log names what came and what was expected'
     ),
     'output_failed': Cause(
         'a topic beside the states could not be made', 'the log has the traceback; report it'
@@ -107,6 +122,10 @@ CAUSES = {
     'unclaimed': Cause(
         '3D points beside 2D ones lie on nobody in the picture',
         'look at the calibration between the two detectors, and at their latencies',
+    ),
+    'states': Cause(
+        'the drawing node cannot read the states',
+        'use the same version of this package on both sides',
     ),
     'unit': Cause(
         '`unit` does not fit `dim`, or normalised points lack the size of the image',
