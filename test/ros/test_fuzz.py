@@ -48,6 +48,7 @@ GOOD_JSON = [
 ]
 FIT_PERIOD_NS = 33_000_000
 OVER_DDS = 20_000  # messages
+BATCH = 50_000  # of the million in process
 
 
 def multiarray(chance: Chance) -> Float32MultiArray:
@@ -124,9 +125,11 @@ def test_20_000_random_messages_are_refused_or_understood():
 
 @pytest.mark.slow
 @pytest.mark.timeout(480)
-@pytest.mark.parametrize('seed', range(10, 14))
-def test_a_quarter_of_a_million_random_messages_through_the_fitter_too(seed):
-    """Four times 250,000; one in a thousand of those understood is fitted."""
+@pytest.mark.parametrize('seed', range(10, 30))
+def test_a_million_random_messages_through_the_fitter_too(seed):
+    """Twenty times 50,000, so that a run that was cut short says how far it came; one in
+    500 of those understood is fitted.
+    """
     try:
         tables = load_body('').tables
     except ModelFileError as error:
@@ -134,9 +137,9 @@ def test_a_quarter_of_a_million_random_messages_through_the_fitter_too(seed):
     config = from_mapping({'fit.cold_iterations': 4, 'fit.max_iterations': 1})
     fitter = PeopleFitter(tables, None, config)
     with np.errstate(all='ignore'):
-        counts = fuzz(250_000, seed, fitter, every=1000)
-    print(f'250,000 messages, 0 exceptions: {dict(counts.most_common())}')
-    assert counts['fitted'] > 50
+        counts = fuzz(BATCH, seed, fitter, every=500)
+    print(f'{BATCH} messages, 0 exceptions: {dict(counts.most_common())}')
+    assert counts['fitted'] > 10
     assert counts['not finite'] == 0
 
 
