@@ -18,6 +18,7 @@ from dposer_core import evidence, kinematics, skeleton
 from dposer_core.cold_start import initial_poses
 from dposer_core.config import Config
 from dposer_core.elimination import SolveError, StiffError
+from dposer_core.invented_hands import InventedHands
 from dposer_core.kinematics import (
     BETAS,
     PELVIS,
@@ -190,6 +191,7 @@ class PoseFitter:
         self._freeze_after: float | None = None  # s, instead of the configured time
         self._hand_seen_ns = [0, 0]
         self._sides = Sides()
+        self._hands = InventedHands()
         self._stages: dict[str, float] = {}  # seconds of this frame
         self._others = 0.0  # seconds of this frame that other fits took meanwhile
         self._prior_evals = 0  # of this frame
@@ -246,7 +248,7 @@ class PoseFitter:
         self._stages, self._others = dict.fromkeys(STAGES, 0.0), 0.0
         self._prior_evals = 0
         began = self._now()
-        observation = self._with_sides(observation)
+        observation = self._believable(observation)
         seen = self._evidence(observation)
         if int(seen.present[evidence.BODY_POINTS].sum()) < self.config.track.min_points:
             return self.predict(observation.stamp_ns)
@@ -262,6 +264,11 @@ class PoseFitter:
             return self.predict(observation.stamp_ns, Quality.HOLD)
         self._freeze_betas(observation.stamp_ns)
         return self._report(seen, warm, iterations, converged, began)
+
+    @property
+    def refused_hands(self) -> tuple[bool, bool]:
+        """Whether the left and right hand of the newest observation were taken for invented."""
+        return self._hands.refused
 
     def joints_before(self, lag: int) -> np.ndarray:
         """(55, 3) metres: joints `lag` frames before the newest, by all that was seen since.
@@ -557,8 +564,8 @@ class PoseFitter:
     def _cost_of_newest(self, seen: _Evidence) -> float:
         return seen.cost_data + seen.cost_prior
 
-    def _with_sides(self, observation: Observation) -> Observation:
-        """The observation, with left and right as the track knows them."""
+    def _believable(self, observation: Observation) -> Observation:
+        """The observation, with left and right as the track knows them and no invented hands."""
         if not self._window.frames:
             return observation
         pose = self._predicted_pose(observation.stamp_ns)
@@ -566,7 +573,8 @@ class PoseFitter:
         if observation.dim == 2:
             height *= observation.camera.fy / max(pose.pelvis[2], 0.2)
             expected = observation.camera.project(expected)
-        return self._sides.corrected(observation, expected, height)
+        observation = self._sides.corrected(observation, expected, height)
+        return self._hands.without(observation, expected, height)
 
     def _predicted_pose(self, stamp_ns: int) -> Pose:
         """Constant velocity, damped, from the two newest frames."""
