@@ -9,6 +9,7 @@ Speaks the DevTools protocol over `websockets`, which viser brings: no browser d
 import argparse
 import base64
 import contextlib
+import ctypes
 import io
 import itertools
 import json
@@ -33,6 +34,8 @@ _FLAGS = (
     '--use-angle=swiftshader', '--enable-unsafe-swiftshader', '--ignore-gpu-blocklist',
     '--remote-debugging-port=0', '--hide-scrollbars',
 )  # fmt: skip
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # loaded here: after the fork it is too late
 _STILL_SECONDS = 1.5  # longer than a frame takes without a graphics card
 # What viser says to a browser without a graphics card.
 _CLOSE_NOTES = (
@@ -85,8 +88,12 @@ class Tab:
                 raise TimeoutError(f'{expression} was not true within {seconds:.0f} s')
             time.sleep(0.2)
 
+    def close_notes(self) -> None:
+        """Close what viser says about the missing graphics card."""
+        self.evaluate(_CLOSE_NOTES)
+
     def settle(self, seconds: float = 60.0) -> None:
-        """Close what viser says about the missing graphics card, and wait for a still picture.
+        """Wait for a still picture, without notes.
 
         Raises:
             TimeoutError: it goes on changing.
@@ -95,7 +102,7 @@ class Tab:
         while (now := self.picture()) != before:
             if time.monotonic() > deadline:
                 raise TimeoutError(f'the page was not still within {seconds:.0f} s')
-            self.evaluate(_CLOSE_NOTES)
+            self.close_notes()
             before = now
             time.sleep(_STILL_SECONDS)
 
@@ -120,7 +127,11 @@ def opened(url: str, size: tuple[int, int] = (1280, 720)) -> Iterator[Tab]:
         command = [browser, *_FLAGS, f'--user-data-dir={folder}']
         command += [f'--window-size={size[0]},{size[1]}', 'about:blank']
         process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
         try:
             tab = Tab(_debugger(Path(folder), process))
@@ -135,6 +146,11 @@ def opened(url: str, size: tuple[int, int] = (1280, 720)) -> Iterator[Tab]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _end_with_parent() -> None:
+    """Whoever kills us must not leave a browser that goes on drawing."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _debugger(folder: Path, process: subprocess.Popen) -> str:

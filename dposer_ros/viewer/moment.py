@@ -16,7 +16,7 @@ from dposer_ros.conversions import UPPER, ns_from_stamp
 _LARGEST = 1e4  # m; what stands further away cannot be drawn with the rest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Person:
     """One body of a frame; metres, in the frame of the states."""
 
@@ -36,7 +36,7 @@ class Person:
     source: np.ndarray  # (55,) Source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Moment:
     """Everything that is shown at one time."""
 
