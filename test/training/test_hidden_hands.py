@@ -5,9 +5,17 @@ import pytest
 from dposer_core.body_model import load_body
 from dposer_core.config import Config
 from dposer_core.prior.runtime import load_prior
-from training.benchmarks.hidden_hands import CROPPED, cropped, hidden, invented, lost, real_hands
+from training.benchmarks.hidden_hands import (
+    CROPPED,
+    SECONDS,
+    cropped,
+    hidden,
+    invented,
+    lost,
+    real_hands,
+)
 
-CLIPS = 14
+CLIPS = 4
 
 
 @pytest.fixture(scope='module')
@@ -23,36 +31,60 @@ def test_a_hidden_hand_is_called_so_and_trusted_when_it_is_back(fit_parts) -> No
     assert row['trusted_after_frames'] <= 2
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize('dim', [2, 3])
-@pytest.mark.parametrize('seconds', [0.1, 0.3, 1.0, 3.0])
-def test_hidden_hands(fit_parts, dim: int, seconds: float) -> None:
-    row = hidden(*fit_parts, dim, seconds, CLIPS)
+@pytest.fixture(scope='module', params=[(d, s) for d in (2, 3) for s in SECONDS], ids=str)
+def hidden_row(fit_parts, request) -> dict:
+    """All held-out clips, for one dimension and time."""
+    row = hidden(*fit_parts, *request.param, count=14)
     print(row)
-    assert row['hidden_called_hidden'] == 1.0
-    assert row['seen_called_seen'] >= 0.99  # the fastest swings count as outliers for a frame
-    assert row['trusted_within_2_frames'] >= 0.9
-    # Too careful soon after the hand was last seen; docs/PEOPLE.md has the figures.
-    assert row['within_1_sigma'] == pytest.approx(0.73, abs=0.1)
-    assert row['jump_short_or_in_region'] >= 0.7
+    return row
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_hidden_hands_are_called_so_and_trusted_when_they_are_back(hidden_row) -> None:
+    assert hidden_row['hidden_called_hidden'] == 1.0
+    assert hidden_row['seen_called_seen'] > 0.995  # a hand in full swing counted as outlier once
+    assert hidden_row['trusted_within_2_frames'] >= 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_errors_of_hidden_hands_are_what_is_published(hidden_row) -> None:
+    share = hidden_row['within_1_sigma']
+    if hidden_row['seconds'] < 1.0:
+        assert 0.68 < share < 0.85
+        pytest.xfail('too careful just after a hand was seen: 76 to 80 % (docs/PEOPLE.md)')
+    assert share == pytest.approx(0.68, abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_hands_come_back_where_they_were_said_to_be(hidden_row) -> None:
+    share = hidden_row['jump_short_or_in_region']  # of 14 hands; 95 % if true
+    if hidden_row['seconds'] == 3.0:
+        assert share > 0.75
+        pytest.xfail('tails of hidden fingers are longer than a Gaussian (docs/PEOPLE.md)')
+    assert share > 0.9
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize('dim', [2, 3])
-def test_hands_that_are_real_are_believed_and_most_invented_ones_not(fit_parts, dim: int) -> None:
-    rows = list(invented(*fit_parts, dim, CLIPS))
-    for row in rows:
+def test_hands_that_are_real_are_believed_and_invented_ones_not(fit_parts, dim: int) -> None:
+    # One camera cannot tell these from real ones; docs/PEOPLE.md has their shares.
+    passing = ('the other hand', 'the other hand, moved here', 'pointing back') if dim == 2 else ()
+    for row in invented(*fit_parts, dim, count=4):
         print(row)
-    assert rows[0]['real_refused'] <= 0.001
+        assert row['real_refused'] == 0.0
+        if row['passed_on'] is not None and row['invented'] not in passing:
+            assert row['passed_on'] <= 0.02
 
 
 @pytest.mark.slow
 def test_hands_of_a_real_detector_are_believed(fit_parts) -> None:
     row = real_hands(*fit_parts)
     print(row)
-    assert row['share'] <= 0.01
+    assert row['share'] == 0.0
 
 
 @pytest.mark.slow
@@ -68,8 +100,11 @@ def test_lost_frames_cost_neither_identity_nor_accuracy(fit_parts, dim: int) -> 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize('dim', [2, 3])
-@pytest.mark.parametrize('part', CROPPED)
-def test_cropped_people_keep_within_limits_and_do_not_flip(fit_parts, dim: int, part: str) -> None:
-    row = cropped(*fit_parts, dim, part, CLIPS)
-    print(row)
-    assert row['beyond_limits'] == row['flipped'] == 0
+def test_cropped_people_bend_no_further_than_whole_ones_and_do_not_flip(fit_parts, dim) -> None:
+    rows = {part: cropped(*fit_parts, dim, part, CLIPS) for part in CROPPED}
+    for row in rows.values():
+        print(row)
+        assert row['flipped'] == 0
+        # One camera takes some whole people for ones who bend too far, too.
+        allowed = rows['nothing']['beyond_limits'] + 0.05 * row['frames']
+        assert row['beyond_limits'] <= (allowed if dim == 2 else 0)

@@ -49,6 +49,11 @@ _LEFT, _RIGHT = np.r_[evidence.LEFT_HAND_POINTS], np.r_[evidence.RIGHT_HAND_POIN
 _FINGERS = np.arange(skeleton.NUM_JOINTS)[skeleton.LEFT_HAND_JOINTS]
 _WRISTS = (9, 10)
 _REGION = float(chi2.ppf(0.95, 3))
+_HINGES = [
+    skeleton.JOINT_INDEX[f'{side}_{name}']
+    for side in ('left', 'right')
+    for name in ('knee', 'elbow')
+]
 _LIMIT_MARGIN = np.radians(20.0)  # beyond what people in the recordings did
 _SEEN = (Source.OBSERVED, Source.PARTIAL)
 CROPPED = {
@@ -325,7 +330,7 @@ def cropped(body: Body, prior, dim: int, part: str, count: int) -> dict:
                 observation = _without(observation, CROPPED[part])
             state = fitter.step(observation).state
             if k >= _ONSET:
-                bends = state.pose_rotvec[skeleton.BODY_JOINTS]
+                bends = _bends(state.pose_rotvec)
                 beyond += bool(((bends < least) | (bends > most)).any())
                 true, found = (
                     Rotation.from_rotvec(p[0]) for p in (clip.pose_rotvec[k], state.pose_rotvec)
@@ -342,9 +347,19 @@ def cropped(body: Body, prior, dim: int, part: str, count: int) -> dict:
 
 
 def _limits() -> tuple[np.ndarray, np.ndarray]:
-    """(21, 3) each: the joints' rotation vectors in all recordings, and a margin."""
-    bends = np.concatenate([e.pose_rotvec[:, skeleton.BODY_JOINTS] for e in load_excerpts()])
+    """Least and most of `_bends` in all recordings, and a margin."""
+    bends = _bends(np.concatenate([excerpt.pose_rotvec for excerpt in load_excerpts()]))
     return bends.min(axis=0) - _LIMIT_MARGIN, bends.max(axis=0) + _LIMIT_MARGIN
+
+
+def _bends(pose_rotvec: np.ndarray) -> np.ndarray:
+    """(..., 33) rad: angles of all 21 body joints, and rotation vectors of the four hinges.
+
+    Components of a ball joint say little: those of a raised arm change with its twist.
+    """
+    angles = np.linalg.norm(pose_rotvec[..., skeleton.BODY_JOINTS, :], axis=-1)
+    hinges = pose_rotvec[..., _HINGES, :]
+    return np.concatenate([angles, hinges.reshape(*hinges.shape[:-2], -1)], axis=-1)
 
 
 PARTS = ('hidden', 'invented', 'lost', 'cropped')
