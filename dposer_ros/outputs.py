@@ -276,6 +276,7 @@ class Outputs:
         if self._tf is None or config.mode == 'none':
             return
         present = [result for result in results if result.status != Status.LOST]
+        self._tree.keep([result.body_id for result in present])
         now = self._clock()
         is_early = config.rate_limit > 0.0 and now - self._tf_time < 1.0 / config.rate_limit
         if not present or is_early or not self._tf.pub_tf.get_subscription_count():

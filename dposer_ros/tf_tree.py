@@ -1,6 +1,6 @@
 """The TF frames of a person: REP 155's links, and the SMPL-X joints where they are asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,9 +73,10 @@ class TfTree:
     def __init__(self) -> None:
         self._messages: dict[tuple[str, str], list[TransformStamped]] = {}
 
-    def clear(self) -> None:
-        """Forget the messages of people who are gone."""
-        self._messages.clear()
+    def keep(self, body_ids: Collection[str]) -> None:
+        """Forget the messages of everybody else."""
+        for key in [key for key in self._messages if key[0] not in body_ids]:
+            del self._messages[key]
 
     def transforms(
         self, state: BodyState, body_id: str, header: Header, mode: str, rest_joints: np.ndarray

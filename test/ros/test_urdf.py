@@ -119,3 +119,13 @@ def test_links_of_rep155_look_forward_and_stand_upright_at_rest():
     for name, outwards in (('l_elbow', 1.0), ('r_elbow', -1.0)):
         along = found[f'{name}_{BODY_ID}'][1].apply([0.0, 0.0, -1.0])
         np.testing.assert_allclose(along, (outwards, 0.0, 0.0), atol=1e-12)
+
+
+def test_messages_of_people_who_are_gone_are_forgotten():
+    tree = TfTree()
+    for body_id in ('p0001', 'p0002'):
+        tree.transforms(result().state, body_id, header_at(1, 'world'), 'root', rest_joints())
+    again = tree.transforms(result().state, 'p0001', header_at(1, 'world'), 'root', rest_joints())
+    tree.keep(['p0002'])
+    anew = tree.transforms(result().state, 'p0001', header_at(1, 'world'), 'root', rest_joints())
+    assert anew is not again
