@@ -91,7 +91,13 @@ class InputConfig:
         high=1.0,
         live=True,
     )
-    max_people: int = param(4, 'people fitted per frame, nearest first', low=1, high=16, live=True)
+    max_people: int = param(
+        4,
+        'people fitted per frame; up to four times as many are tracked and take turns',
+        low=1,
+        high=16,
+        live=True,
+    )
 
 
 @dataclass(frozen=True)

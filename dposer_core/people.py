@@ -24,6 +24,7 @@ _MAX_COST = 1e6
 _ID_BONUSES = 0.015, 0.15
 _ID_TIMES = 0.1, 0.5  # s unseen, of these
 _MIN_SHARED_POINTS = 3
+_TURNS = 4  # so many times `input.max_people` are tracked, each in at least one of so many frames
 
 
 class PeopleFitter:
@@ -44,15 +45,23 @@ class PeopleFitter:
         self._stamp_ns: int | None = None
 
     def step(
-        self, stamp_ns: int, observations: list[Observation], budget_s: float | None = None
+        self,
+        stamp_ns: int,
+        observations: list[Observation],
+        budget_s: float | None = None,
+        foremost: str = '',
     ) -> list[FitResult]:
         """Fit one frame.
+
+        No more than `input.max_people` are fitted in a frame. Where there are more, they take
+        turns: whoever was fitted longest ago comes first, and the others are predicted.
 
         Args:
             stamp_ns: of the frame; must be newer than the last.
             observations: people in it, may be empty.
             budget_s: time for all fits together; None runs all configured iterations
                 (deterministic).
+            foremost: body id of who never waits for a turn.
 
         Returns:
             One result per person, those fitted longest first; a person that has just been lost
@@ -68,8 +77,8 @@ class PeopleFitter:
             )
         self._stamp_ns = stamp_ns
         matched, fresh = self._assign(stamp_ns, observations)
-        room = max(self.config.input.max_people - len(self._tracks), 0)
-        for observation in sorted(fresh, key=_size, reverse=True)[:room]:
+        matched, fresh = self._turn(matched, fresh, foremost)
+        for observation in fresh:
             track = PoseFitter(self._tables, self._prior, self.config, f'p{next(self._ids):04d}')
             self._tracks.append(track)
             matched[len(self._tracks) - 1] = observation
@@ -130,6 +139,19 @@ class PeopleFitter:
                 matched[int(row)] = observations[column]
                 taken.add(int(column))
         return matched, [o for i, o in enumerate(observations) if i not in taken]
+
+    def _turn(
+        self, matched: dict[int, Observation], fresh: list[Observation], foremost: str
+    ) -> tuple[dict[int, Observation], list[Observation]]:
+        """Those of the arguments of `step` and `_assign` that are fitted in this frame."""
+        places = self.config.input.max_people
+        longest = sorted(matched, key=lambda i: self._tracks[i].last.state.stamp_ns)
+        first = [i for i in longest if self._tracks[i].body_id == foremost]
+        # Where everybody waits for a turn, one newcomer a frame, the nearest first.
+        room = min(max(places - len(matched), 1), _TURNS * places - len(self._tracks))
+        fresh = sorted(fresh, key=_size, reverse=True)[: max(min(room, places - len(first)), 0)]
+        others = [i for i in longest if i not in first][: places - len(first) - len(fresh)]
+        return {i: matched[i] for i in first + others}, fresh
 
     def _distance(self, predicted: FitResult | None, observation: Observation) -> float:
         """Mean distance of body points to the predicted ones, in heights of the person."""

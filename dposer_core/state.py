@@ -1,9 +1,10 @@
 """What we estimate: the state of one body at one time, and what the fit reports about itself."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 
 class Source(IntEnum):
@@ -63,6 +64,28 @@ class BodyState:
     def position_sigma(self) -> np.ndarray:
         """(55,) m, 1 sigma of the joint positions, root mean square of the three axes."""
         return isotropic(self.position_covariance)
+
+    def seen_from(self, R: np.ndarray, t: np.ndarray) -> 'BodyState':
+        """The same body in another frame, in which this one stands still.
+
+        Args:
+            R: (3, 3), p_other = R p + t.
+            t: (3,) m.
+        """
+        pose = self.pose_rotvec.copy()
+        pose[0] = (Rotation.from_matrix(R) * Rotation.from_rotvec(pose[0])).as_rotvec()
+        joints = self.joints @ R.T + t
+        both = np.kron(np.eye(2), R)
+        return replace(
+            self,
+            pose_rotvec=pose,
+            transl=joints[0] + self.transl - self.joints[0],  # SMPL-X turns about the pelvis
+            joints=joints,
+            landmarks=self.landmarks @ R.T + t,
+            joint_velocities=self.joint_velocities @ R.T,
+            position_covariance=R @ self.position_covariance @ R.T,
+            pelvis_covariance=both @ self.pelvis_covariance @ both.T,
+        )
 
 
 @dataclass(frozen=True)

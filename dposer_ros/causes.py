@@ -91,6 +91,10 @@ CAUSES = {
         'no point of a person reaches `input.confidence_threshold`',
         'lower the threshold, or see whether the detector gives confidences from 0 to 1',
     ),
+    'no_transform': Cause(
+        '/tf does not connect the frame of the keypoints with `output_frame`; published unmoved',
+        'publish the transforms of the camera, or look for the name that the log gives',
+    ),
     'not_finite': Cause(
         'more than half of the points of a person are infinite, huge, or have no valid confidence',
         'send NaN for absent points; look for a division by zero in the detector',

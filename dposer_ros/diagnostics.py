@@ -18,7 +18,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from dposer_core.config import Config
 from dposer_core.state import FitResult, Quality, Status
 from dposer_ros.msg import FitStats
-from dposer_ros.parameters import DiagnosticsConfig, NodeConfig
+from dposer_ros.node_config import DiagnosticsConfig, NodeConfig
 from dposer_ros.refusals import Refusals
 
 WINDOW = 10.0  # s, over which rates and latencies are judged

@@ -39,8 +39,8 @@ from dposer_ros.msg import KeypointFrame
 from dposer_ros.parameters import declare
 from dposer_ros.process import run_until_signal
 from dposer_ros.refusals import Refusals, Refused, guarded, refuses_qos
-from dposer_ros.static_frames import StaticFrames
 from dposer_ros.synchroniser import Instant, Synchroniser
+from dposer_ros.tf_frames import TfFrames
 
 _TICK = 0.01  # s, of looking for instants that have waited long enough
 _DIAGNOSTICS_PERIOD = 1.0  # s
@@ -73,7 +73,7 @@ class FusionNode(Node):
         self._config, self._error = declare(self, FusionConfig())
         self._cameras: dict[str, _Camera] = {}
         self._sources: dict[str, KeypointSource] = {}
-        self._static: StaticFrames | None = None
+        self._static: TfFrames | None = None
         self._sync: Synchroniser[KeypointFrame] | None = None
         self._fusion: MultiviewFusion | None = None
         self._jumps = 0
@@ -115,7 +115,7 @@ class FusionNode(Node):
         if config.calibration:
             self._read_calibration(Path(config.calibration).expanduser())
         else:
-            self._static = StaticFrames(self)
+            self._static = TfFrames(self)
         self._sync = Synchroniser(names, config.slop, config.max_wait)
         self._fusion = MultiviewFusion(config)
         self._publisher = self.create_publisher(KeypointFrame, 'keypoints', _QOS)

@@ -9,9 +9,14 @@ TIME_JUMP_NS = 1_000_000_000
 
 
 class StampGate:
-    """Admits frames in the order of their stamps, none too old and none from the future."""
+    """Admits frames in the order of their stamps, none too old and none from the future.
 
-    def __init__(self) -> None:
+    Args:
+        on_jump: `time.on_jump`; with drop, what lies behind the newest is never admitted.
+    """
+
+    def __init__(self, on_jump: str = 'reset') -> None:
+        self._longest_back_ns = TIME_JUMP_NS if on_jump == 'reset' else float('inf')
         self._newest_ns: int | None = None
 
     def clear(self) -> None:
@@ -45,7 +50,7 @@ class StampGate:
                 'slow, the clocks differ, or a bag is played without --clock and use_sim_time',
             )
         back_ns = 0 if self._newest_ns is None else self._newest_ns - stamp_ns
-        if self._newest_ns is not None and 0 <= back_ns <= TIME_JUMP_NS:
+        if self._newest_ns is not None and 0 <= back_ns <= self._longest_back_ns:
             if back_ns == 0:
                 raise Refused('stamp_repeated', 'stamp is that of the frame before')
             raise Refused('stamp_order', f'stamp is {back_ns * 1e-9:.3f} s behind the newest')

@@ -74,10 +74,10 @@ class HriTopics:
         """One frame.
 
         Args:
-            results: of all people.
+            results: of all people, in the frame of the input.
             states: their messages, in the same order.
-            header: stamp and frame.
-            camera: that the frame is the optical frame of; None if it is none.
+            header: stamp and frame of the messages.
+            camera: that the input is seen by; None if it is 3D.
         """
         present = [
             (result, state)

@@ -127,10 +127,15 @@ class IsolatedFitter:
         self.details['worker_pid'] = self._worker.pid
 
     def step(
-        self, stamp_ns: int, observations: list[Observation], budget_s: float | None = None
+        self,
+        stamp_ns: int,
+        observations: list[Observation],
+        budget_s: float | None = None,
+        foremost: str = '',
     ) -> list[FitResult]:
         """Fit one frame; without a worker, answer with the filter."""
-        results = self._call('step', stamp_ns, observations, budget_s)
+        theirs = self._theirs(foremost)
+        results = self._call('step', stamp_ns, observations, budget_s, theirs)
         return self._filtered(stamp_ns) if results is None else self._named(results)
 
     def predict(self, stamp_ns: int) -> list[FitResult]:
@@ -334,9 +339,9 @@ class _Template:
     def worker(self, config: Config) -> '_Worker':
         """A new worker; raises OSError, EOFError or TimeoutError if there is no template."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with ours, theirs:
             send_handle(self._connection, theirs.fileno(), self._process.pid)
-        worker = _Worker(Connection(ours.detach()))
+            worker = _Worker(Connection(ours.detach()))
         if config != self._config:
             worker.call('configure', (config,), FORK_TIMEOUT)
         return worker
@@ -353,7 +358,11 @@ class _Worker:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.pid: int = _answer(connection, FORK_TIMEOUT)
+        try:
+            self.pid: int = _answer(connection, FORK_TIMEOUT)
+        except (OSError, EOFError, TimeoutError, WorkerError):
+            connection.close()
+            raise
         self._process = os.pidfd_open(self.pid)  # not our child, and the number may come again
 
     def call(self, method: str, arguments: tuple, timeout: float) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from dposer_core.config import Config
 from dposer_core.state import FitResult, Quality
-from dposer_ros.parameters import DegradeConfig
+from dposer_ros.node_config import DegradeConfig
 
 SETTLE = 0.3  # s that a load must last
 _MEMORY = 0.2  # s, of the means that the load is made of

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dposer_core.errors import ConfigError
+from dposer_ros.node_config import known_parameters
 
 PACKAGE = 'dposer_ros'
 EXECUTABLE = 'dposer_wholebody'
@@ -28,13 +29,28 @@ class LaunchArgument:
 
 _BOOL = ('true', 'false')
 
+# Launch argument -> node parameter; an empty value leaves it as it is in the file.
+_PARAMETERS = {
+    'input_type': 'input.type',
+    'layout': 'input.layout',
+    'model_path': 'model.path',
+    'prior_checkpoint': 'prior.checkpoint',
+    'backend': 'prior.backend',
+    'output_frame': 'output_frame',
+    'tf_mode': 'tf.mode',
+    'hri': 'hri.enable',
+    'worker_isolation': 'worker.isolation',
+}
+
+
+def _of_parameter(argument: str) -> LaunchArgument:
+    default, metadata = known_parameters()[_PARAMETERS[argument]]
+    values = _BOOL if isinstance(default, bool) else metadata['choices']
+    help_text = f'{metadata["help"]}; empty: as in params_file'
+    return LaunchArgument(argument, '', help_text, ('', *values) if values else ())
+
+
 ARGUMENTS = (
-    LaunchArgument(
-        'input_type',
-        'keypoint_frame',
-        'type of the keypoints topic; keypoint_frame: dposer_ros/msg/KeypointFrame, 2D or 3D',
-        ('keypoint_frame',),
-    ),
     LaunchArgument('keypoints_topic', 'keypoints', 'topic of the keypoints that are fitted'),
     LaunchArgument(
         'camera_info_topic',
@@ -47,22 +63,7 @@ ARGUMENTS = (
         '',
         'YAML file of node parameters; empty: config/wholebody.yaml of the package',
     ),
-    LaunchArgument(
-        'model_path',
-        '',
-        'SMPL-X .npz file; empty: as in params_file, where empty is the open body',
-    ),
-    LaunchArgument(
-        'prior_checkpoint',
-        '',
-        'shipped prior by name, or a .safetensors file; empty: as in params_file',
-    ),
-    LaunchArgument(
-        'backend',
-        '',
-        'what evaluates the prior: auto, onnxruntime or torch; empty: as in params_file',
-        ('', 'auto', 'onnxruntime', 'torch'),
-    ),
+    *map(_of_parameter, _PARAMETERS),
     LaunchArgument('use_sim_time', 'false', 'take the time from /clock (bags, simulation)', _BOOL),
     LaunchArgument('autostart', 'true', 'configure and activate the node after its start', _BOOL),
     LaunchArgument(
@@ -73,7 +74,8 @@ ARGUMENTS = (
     ),
 )
 
-_TOPICS = ('keypoints_topic', 'camera_info_topic', 'input_type')
+DETECTOR_ARGUMENTS = ('keypoints_topic', 'camera_info_topic', 'input_type', 'layout')
+"""What a launch file that starts the detector knows itself."""
 
 MULTI_CAMERA = (
     LaunchArgument('cameras', '', 'names of the cameras, separated by commas: left,right,top'),
@@ -84,16 +86,9 @@ MULTI_CAMERA = (
     ),
     LaunchArgument('world_frame', 'world', 'frame of the fused keypoints and of the states'),
     LaunchArgument('slop', '0.02', 'pictures taken within this many seconds are of one instant'),
-    *(argument for argument in ARGUMENTS if argument.name not in _TOPICS),
+    *(argument for argument in ARGUMENTS if argument.name not in DETECTOR_ARGUMENTS),
 )
 """Of `multi_camera.launch.py`."""
-
-# Launch arguments that are node parameters under another name; empty values are not passed on.
-_PARAMETERS = {
-    'model_path': 'model.path',
-    'prior_checkpoint': 'prior.checkpoint',
-    'backend': 'prior.backend',
-}
 
 
 def parse(tokens: Iterable[str]) -> dict[str, str]:
@@ -225,7 +220,9 @@ def parameters(values: Mapping[str, str]) -> dict[str, str | bool]:
     over: dict[str, str | bool] = {
         name: values[name] == 'true' for name in ('use_sim_time', 'autostart')
     }
-    over.update({name: values[key] for key, name in _PARAMETERS.items() if values[key]})
+    for key, name in _PARAMETERS.items():
+        if values[key]:
+            over[name] = values[key] == 'true' if values[key] in _BOOL else values[key]
     return over
 
 

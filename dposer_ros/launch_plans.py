@@ -97,7 +97,7 @@ def _share(package: str, remedy: str) -> Path:
 _FIT = tuple(
     argument
     for argument in launch_arguments.ARGUMENTS
-    if argument.name not in ('keypoints_topic', 'camera_info_topic', 'input_type')
+    if argument.name not in launch_arguments.DETECTOR_ARGUMENTS
 )
 _BY_NAME = {argument.name: argument for argument in launch_arguments.ARGUMENTS}
 _VIZ = LaunchArgument('viz', 'none', 'what to look with', ('none', 'rviz', 'foxglove'))

@@ -20,9 +20,13 @@ class Fitter(Protocol):
     """What the node asks of a fitter; `dposer_core.people.PeopleFitter` is the real one."""
 
     def step(
-        self, stamp_ns: int, observations: list[Observation], budget_s: float | None = None
+        self,
+        stamp_ns: int,
+        observations: list[Observation],
+        budget_s: float | None = None,
+        foremost: str = '',
     ) -> list[FitResult]:
-        """Fit one frame."""
+        """Fit one frame; `foremost` is the body id of who never waits for a turn."""
         ...
 
     def predict(self, stamp_ns: int) -> list[FitResult]:

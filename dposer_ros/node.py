@@ -41,6 +41,7 @@ from dposer_ros.latest import LatestWorker
 from dposer_ros.live_model import LiveModel, load_live_model
 from dposer_ros.mixed_input import MixedInput
 from dposer_ros.msg import KeypointFrame, TrackEvent
+from dposer_ros.output_frame import OutputFrame
 from dposer_ros.outputs import Counters, Outputs
 from dposer_ros.parameters import NodeParameters
 from dposer_ros.process import run_until_signal
@@ -95,6 +96,7 @@ class WholeBodyNode(LifecycleNode):
         self._source: KeypointSource | None = None
         self._mixed: MixedInput | None = None
         self._camera_input: Subscription | None = None
+        self._output_frame: OutputFrame | None = None
         self._cameras: Cameras | None = None
         self.enabled = True
         self.snapshots: Snapshots | None = None
@@ -250,7 +252,9 @@ class WholeBodyNode(LifecycleNode):
         if change is not None:
             self.forget(change)
         self._last = frame
-        results = self._model.fitter.step(stamp_ns, observations, config.fit.deadline)
+        results = self._model.fitter.step(
+            stamp_ns, observations, config.fit.deadline, self._outputs.primary_id
+        )
         return self._ladder.marked(results)
 
     def _break_before(self, frame: LastFrame, config: Config) -> Event | None:
@@ -313,6 +317,7 @@ class WholeBodyNode(LifecycleNode):
             self._counters(),
             self._settings.node,
             self._camera_of(header.frame_id),
+            None if self._output_frame is None else self._output_frame.placement(header),
         )
         for topic, output in self._outputs.newest.items():
             self.snapshots.add(topic, output)
@@ -431,7 +436,7 @@ class WholeBodyNode(LifecycleNode):
         self.refusals.clear()
         self.reports.clear()
         self._ladder.clear()
-        self._gate = StampGate()
+        self._gate = StampGate(self._settings.node.time.on_jump)
         self.enabled = True
         self._cameras = None
         self._camera_content: tuple = ()
@@ -453,6 +458,10 @@ class WholeBodyNode(LifecycleNode):
             self._settings.core.input,
             refuses_qos(self.refusals.add, '/keypoints', is_input=True),
         )
+        if self._settings.node.output_frame:
+            self._output_frame = OutputFrame(
+                self, self._settings.node.output_frame, self.refusals.add
+            )
         if self._settings.core.input.beside != 'none':
             self._mixed = MixedInput(self, self.refusals, self._settings.core.input, self._put)
 
@@ -461,6 +470,7 @@ class WholeBodyNode(LifecycleNode):
         """Close the inputs and say that everybody is lost; the model stays warm."""
         self._stop_input()
         self._publish_lost()
+        self._close_output_frame()
         self.forget()
 
     @transition(on_failure=TransitionCallbackReturn.ERROR)
@@ -514,6 +524,11 @@ class WholeBodyNode(LifecycleNode):
         if worker is not None and not worker.stop(STOP_TIMEOUT):
             raise DPoserError(f'the fit hangs for {worker.busy_for:.1f} s; configure anew')
 
+    def _close_output_frame(self) -> None:
+        output_frame, self._output_frame = self._output_frame, None
+        if output_frame is not None:
+            output_frame.close()
+
     def _publish_lost(self) -> None:
         if self._last is None:
             return
@@ -527,6 +542,7 @@ class WholeBodyNode(LifecycleNode):
 
     def _free(self) -> None:
         self._stop_input()
+        self._close_output_frame()
         model, self._model = self._model, None
         if model is not None:
             model.close()
@@ -558,7 +574,7 @@ class WholeBodyNode(LifecycleNode):
 
     def _time_went_back(self, reason: str) -> None:
         worker = self._worker
-        if worker is None:
+        if worker is None or self._settings.node.time.on_jump == 'drop':
             return
         self._gate.clear()
         if self._mixed is not None:

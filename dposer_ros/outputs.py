@@ -38,7 +38,8 @@ from dposer_ros.msg import (
     SmplxState,
     SmplxStateArray,
 )
-from dposer_ros.parameters import NodeConfig, TfConfig
+from dposer_ros.node_config import NodeConfig, TfConfig
+from dposer_ros.output_frame import Placement
 from dposer_ros.refusals import refuses_qos
 from dposer_ros.tf_tree import TfTree
 
@@ -171,36 +172,44 @@ class Outputs:
         counters: Counters,
         config: NodeConfig,
         camera: PinholeCamera | None = None,
+        placement: Placement | None = None,
     ) -> list[FitResult]:
         """Put one frame on all topics, the primary person first.
 
         Args:
-            results: of all people; may be empty.
+            results: of all people, in the frame of the input; may be empty.
             header: stamp and frame of the input.
             times: stopwatch; the stages `postprocess` and `publish` are added.
             counters: since activation.
             config: what is wanted.
             camera: that `header.frame_id` is the optical frame of; None if it is none.
+            placement: where they are published; None: in the frame of the input.
 
         Returns:
             Those of `results` that could be published; all numbers of the others were refused.
         """
+        place = Placement(header) if placement is None else placement
+        header = place.header
         with times.stage('postprocess'):
             frame_stats = self._stats(self._choose(results), counters)
-            states, hands, kept = [], [], []
+            states, hands, kept, placed = [], [], [], []
             for result in results:
-                state, pair = self._messages(result, header, counters)
+                there = place.of(result)
+                state, pair = self._messages(there, header, counters)
                 if state is not None:
                     states.append(state)
                     hands += _wanted_hands(pair, config.outputs.completed_hands)
                     kept.append(result)
-            primary = self._choose(kept)
-            self._primary_id = '' if primary is None else primary.body_id
+                    placed.append(there)
+            # Who is nearest is a question to the camera, not to a map.
+            chosen = self._choose(kept)
+            self._primary_id = '' if chosen is None else chosen.body_id
+            primary = None if chosen is None else placed[kept.index(chosen)]
         with times.stage('publish'):
             for state in states:
                 times.fill(state.stats)
             if primary is not None:
-                _if_heard(self._primary, lambda: states[kept.index(primary)])
+                _if_heard(self._primary, lambda: states[placed.index(primary)])
                 if primary.status != Status.LOST:
                     joints = partial(conversions.joint_state_msg, primary.state, header)
                     _if_heard(self._joints, joints)
@@ -212,11 +221,11 @@ class Outputs:
             _if_heard(self._hands, lambda: self.newest['/human/hands'])
             rest = {r.body_id: self._rest_joints(r.state.betas) for r in kept}
             for publish in (
-                lambda: self._broadcast(kept, header, config.tf, rest),
+                lambda: self._broadcast(placed, header, config.tf, rest),
                 lambda: self._publish_urdf(primary, rest),
-                lambda: self._publish_derived(kept, primary, header, rest),
+                lambda: self._publish_derived(placed, primary, header, rest),
                 lambda: self._publish_hri(kept, states, header, camera, rest),
-                lambda: self._publish_markers(kept, header),
+                lambda: self._publish_markers(placed, header),
             ):
                 self._attempt(publish)
         _if_heard(self._timing, lambda: times.fill(frame_stats))

@@ -13,7 +13,12 @@ ARGUMENTS = (
     LaunchArgument('out', 'evaluation', 'folder for the results'),
     LaunchArgument('rate', '1.0', 'seconds of the bag per second'),
     LaunchArgument('truth', '', 'true motion: a topic of the bag, or a states file'),
-    *(a for a in launch_arguments.ARGUMENTS if a.name not in ('use_sim_time', 'respawn')),
+    *(
+        argument
+        for argument in launch_arguments.ARGUMENTS
+        # Simulated time is a must, and the evaluation compares in the frame of the input.
+        if argument.name not in ('use_sim_time', 'respawn', 'output_frame')
+    ),
 )
 _RECORDED = '/keypoints'
 """Of the node's inputs, the one that the recorder subscribes to."""

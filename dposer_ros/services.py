@@ -21,7 +21,7 @@ from dposer_core.state import FitResult
 from dposer_ros.action import CalibrateShape, WarmUp
 from dposer_ros.events import Event
 from dposer_ros.msg import TrackEvent
-from dposer_ros.parameters import PRIMARY_POLICIES
+from dposer_ros.node_config import PRIMARY_POLICIES
 from dposer_ros.shape_files import Shape, read_shape, shape_path, storage_folder, write_shape
 from dposer_ros.srv import GetStatus, LoadShape, ResetBody, SaveShape, SetPrimary, Snapshot
 

@@ -35,8 +35,8 @@ from dposer_ros.overlay import draw_people
 from dposer_ros.parameters import declare
 from dposer_ros.process import run_until_signal
 from dposer_ros.refusals import Refusals, Refused, guarded
-from dposer_ros.static_frames import StaticFrames
 from dposer_ros.synchroniser import Instant, Synchroniser
+from dposer_ros.tf_frames import TfFrames
 from dposer_ros.viewer.moment import Moment, Person, moment_from_msg
 
 STATES = '/human/smplx_states'
@@ -90,7 +90,7 @@ class VizNode(Node):
         self._camera: CameraInfo | None = None
         self._inputs: dict[str, Subscription] = {}
         self._outputs: dict[str, Publisher] = {}
-        self._static: StaticFrames | None = None
+        self._frames: TfFrames | None = None
         self._sync = self._new_sync()
         self._worker: LatestWorker[tuple[Moment, Any]] | None = None
         self._drawn = self._meshed = -np.inf
@@ -107,7 +107,7 @@ class VizNode(Node):
             if self._error is not None:
                 raise self._error
             self._body = load_body(self._config.model_path)
-            self._static = StaticFrames(self)
+            self._frames = TfFrames(self, is_moving=True)
             self._open()
         except DPoserError as error:
             self.get_logger().error(str(error))
@@ -277,11 +277,11 @@ class VizNode(Node):
         """T_camera_states; raises Refused if nothing connects the two frames."""
         if not cameras.frame_id or moment.frame_id == cameras.frame_id:
             return np.eye(3), np.zeros(3)
-        found = self._static.lookup(cameras.frame_id, moment.frame_id)
+        found = self._frames.lookup(cameras.frame_id, moment.frame_id, moment.stamp_ns * 1e-9)
         if found is None:
             raise Refused(
                 'no_extrinsics',
-                f"/tf_static does not connect '{moment.frame_id}', the frame of the states, and "
+                f"/tf does not connect '{moment.frame_id}', the frame of the states, and "
                 f"'{cameras.frame_id}', that of camera_info",
             )
         return found

@@ -23,6 +23,7 @@ from dposer_ros.environment import ros_environment
 # Domains up to 101 keep all DDS ports below Linux's ephemeral range; 0 is everybody's default.
 DOMAINS = range(1, 102)
 PR_SET_PDEATHSIG = 1
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 _LIBC = ctypes.CDLL(None)  # loaded here: after a fork, in a process with threads, it is too late
 
 
@@ -42,8 +43,9 @@ class Children:
 
     def start(self, name: str, module: str, *arguments: str) -> subprocess.Popen:
         """Run `python -m module arguments...`; its output goes to <log folder>/<name>.log."""
-        with (self._log_folder / f'{name}.log').open('wb') as log:
-            process = subprocess.Popen(
+        # Python runs its own callbacks after a fork, and swallows what a signal raises in them.
+        with (self._log_folder / f'{name}.log').open('wb') as log, _signals_held():
+            self._processes[name] = subprocess.Popen(
                 [sys.executable, '-m', module, *arguments],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -52,8 +54,7 @@ class Children:
                 start_new_session=True,  # Ctrl-C reaches only the parent, which ends us in order
                 preexec_fn=_end_with_parent,
             )
-        self._processes[name] = process
-        return process
+        return self._processes[name]
 
     def check(self) -> None:
         """Raise ConfigError with the end of the log if a child ended with an error."""
@@ -105,7 +106,7 @@ class Children:
 
     def close(self) -> None:
         """End every child, the last started first; a second Ctrl-C does not cut this short."""
-        handlers = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {s: signal.signal(s, signal.SIG_IGN) for s in _ENDING}
         try:
             for name in reversed(self._processes):
                 self.end(name, timeout=15.0 if name in ('recorder', 'node') else 4.0)
@@ -115,8 +116,19 @@ class Children:
                 signal.signal(number, handler)
 
 
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Signals that would end us come after the block."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
+
 def _end_with_parent() -> None:
     """In the child: get SIGTERM when the parent dies, even if it is killed (Linux only)."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     with suppress(OSError, AttributeError):
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

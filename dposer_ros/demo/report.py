@@ -115,8 +115,8 @@ def jitter(recording: DemoRecording) -> float | None:
         if last is not None and (last.body_id != people[0].body_id):
             runs.append([])
         runs[-1].append(people[0])
-    values = [_acceleration(run) for run in runs if len(run) > 2]
-    return float(np.median(np.concatenate(values))) if values else None
+    values = [value for run in runs if len(run) > 2 for value in _acceleration(run)]
+    return float(np.median(values)) if values else None
 
 
 def _acceleration(run: list[StateRecord]) -> np.ndarray:

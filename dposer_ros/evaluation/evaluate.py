@@ -19,7 +19,7 @@ from dposer_ros.evaluation.motion import read_other, read_truth
 from dposer_ros.evaluation.run import Run, make_run
 from dposer_ros.evaluation.state_bag import write_state_bag
 from dposer_ros.live_model import rest_joints_of
-from dposer_ros.parameters import NodeConfig
+from dposer_ros.node_config import NodeConfig
 from dposer_ros.replay import (
     CameraChoice,
     adapter_of_type,

@@ -31,8 +31,8 @@ from dposer_ros.evaluation.run import Answer, Run
 from dposer_ros.events import Event
 from dposer_ros.launch_arguments import NODE_NAME
 from dposer_ros.msg import FitStats, TrackEvent
+from dposer_ros.node_config import NodeConfig
 from dposer_ros.outputs import Counters, Outputs
-from dposer_ros.parameters import NodeConfig
 from dposer_ros.reports import EVENTS_QOS
 
 # Too large to keep for every frame; whoever wants them makes them from the states.

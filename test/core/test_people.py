@@ -61,12 +61,42 @@ def test_upstream_id_does_not_override_geometry(tables) -> None:
         np.testing.assert_allclose(result.state.joints[0], old.state.joints[0], atol=0.3)
 
 
-def test_no_more_people_than_configured_and_the_nearest_first(tables) -> None:
+def test_nearest_is_fitted_first(tables) -> None:
     """Two seen, one allowed: the one nearer to the camera is fitted."""
     fitter = PeopleFitter(tables, None, _quick(**{'input.max_people': 1}))
     seen = next(_people(tables, [(-0.7, 0.1, 5.0), (0.5, 0.1, 3.0)], 1))
     results = fitter.step(seen[0].stamp_ns, seen)
     assert len(results) == 1 and results[0].state.joints[0, 0] > 0.0
+
+
+def test_more_people_than_may_be_fitted_take_turns(tables) -> None:
+    """Seven seen, three allowed: the foremost in every frame, the others in every third."""
+    fitter = PeopleFitter(tables, None, _quick(**{'input.max_people': 3}))
+    places = [(0.9 * (i - 3), 0.1, 5.0) for i in range(7)]
+    fitted: dict[str, list[int]] = {}
+    for k, seen in enumerate(_people(tables, places, 24)):
+        results = fitter.step(seen[0].stamp_ns, seen, foremost='p0002')
+        now = [r.body_id for r in results if r.status != Status.PREDICTED]
+        assert len(now) <= 3
+        for body_id in now:
+            fitted.setdefault(body_id, []).append(k)
+        if k >= 12:
+            # Size and distance are not known of anybody; the direction is.
+            found = sorted(5.0 * r.state.joints[0, 0] / r.state.joints[0, 2] for r in results)
+            np.testing.assert_allclose(found, [x for x, _, _ in places], atol=0.15)
+    assert fitted.pop('p0002')[-20:] == list(range(4, 24))
+    assert len(fitted) == 6
+    for frames in fitted.values():
+        assert max(np.diff([k for k in frames if k >= 9])) == 3
+
+
+def test_so_many_people_that_their_turns_would_come_too_seldom_are_left_out(tables) -> None:
+    """Four turns of one place: the fifth person is not tracked."""
+    fitter = PeopleFitter(tables, None, _quick(**{'input.max_people': 1}))
+    places = [(0.9 * (i - 2), 0.1, 5.0) for i in range(5)]
+    for seen in _people(tables, places, 8):
+        results = fitter.step(seen[0].stamp_ns, seen)
+    assert len({r.body_id for r in results}) == len(results) == 4
 
 
 def test_silence_is_predicted_then_lost_once(tables) -> None:

@@ -1,10 +1,15 @@
 """The other side of the node under test: feeds it and keeps what it publishes, over real DDS."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import rclpy
@@ -178,6 +183,39 @@ def node_and_probe(fitter_factory, **overrides) -> Iterator[tuple[WholeBodyNode,
         finally:
             node.close()
             node.destroy_node()
+            probe.destroy_node()
+
+
+@contextmanager
+def node_process(*program: str | Path, **overrides) -> Iterator[tuple[Probe, subprocess.Popen]]:
+    """An active node in a process of its own, and a probe; it must end with 0 when interrupted.
+
+    Times are its own here: in `active_node` both sides take turns with one interpreter.
+
+    Args:
+        program: arguments of Python before those of the node.
+        overrides: parameters of the start, with `__` for the dot.
+    """
+    with ros_context() as context:
+        probe = Probe(context)
+        parameters = {'autostart': 'true'} | overrides
+        arguments = [word for k, v in parameters.items() for word in ('-p', f'{k}:={v}')]
+        arguments = [argument.replace('__', '.') for argument in arguments]
+        child = subprocess.Popen(
+            [sys.executable, *program, '--ros-args', '--log-level', 'warn', *arguments],
+            env=os.environ | {'ROS_DOMAIN_ID': str(context.get_domain_id())},
+        )
+        try:
+            with spinning(probe):
+                wait_for(lambda: probe.keypoints.get_subscription_count() == 1, 60.0, 'the node')
+                wait_for(lambda: probe.count_publishers('/human/smplx_state') == 1, 5.0)
+                probe.send_camera()
+                yield probe, child
+            child.send_signal(signal.SIGINT)
+            assert child.wait(5.0) == 0
+        finally:
+            child.kill()
+            child.wait()
             probe.destroy_node()
 
 

@@ -69,7 +69,7 @@ class NullFitter:
         self.shapes: dict[str, tuple[np.ndarray, float]] = {}  # betas, s until they freeze
         self._people: list[FitResult] = []
 
-    def step(self, stamp_ns, observations, budget_s=None):
+    def step(self, stamp_ns, observations, budget_s=None, foremost=''):
         time.sleep(self.seconds)
         results = []
         for i, observation in enumerate(observations):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from dposer_ros.demo.clips import (
     resized,
 )
 from dposer_ros.demo.processes import own_domain
+from dposer_ros.demo.report import jitter
 
 
 @pytest.fixture
@@ -292,6 +294,7 @@ def test_children_end_with_their_parent(tmp_path: Path) -> None:
     code = f"""
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from dposer_ros.demo.processes import Children
 print(Children(Path({str(tmp_path)!r}), 99).start('child', 'http.server', '0').pid, flush=True)
 time.sleep(60)
@@ -309,3 +312,13 @@ time.sleep(60)
         time.sleep(0.1)
     else:
         assert not Path(f'/proc/{child}').exists()
+
+
+@pytest.mark.parametrize(('steps', 'expected'), [((1, 1, 1), 0.0), ((1, 3), None), ((1,), None)])
+def test_jitter_is_of_consecutive_frames_or_there_is_none(steps, expected) -> None:
+    stamps = np.cumsum([1, *steps]) * 33_000_000
+    states = {
+        int(stamp): [SimpleNamespace(body_id='p', stamp_ns=stamp, joints=np.zeros((55, 3)))]
+        for stamp in stamps
+    }
+    assert jitter(SimpleNamespace(keypoints=states, states=states)) == expected

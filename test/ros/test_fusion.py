@@ -22,7 +22,7 @@ from dposer_core.config import InputConfig
 from dposer_core.triangulation import View
 from dposer_ros.conversions import header_at, observations_from_msg
 from dposer_ros.fusion import FusionNode
-from dposer_ros.static_frames import STATIC_QOS, StaticFrames
+from dposer_ros.tf_frames import STATIC_QOS
 
 pytestmark = pytest.mark.ros
 
@@ -274,37 +274,3 @@ def test_what_cannot_work_is_said_at_the_start(overrides, message, capfd) -> Non
             node.close()
             node.destroy_node()
     assert message in capfd.readouterr().err
-
-
-def test_static_frames_go_up_and_down_the_tree_and_not_in_circles() -> None:
-    with ros_context() as context:
-        node = Node('listener', context=context)
-        frames = StaticFrames(node)
-        node.destroy_node()
-    turn = Rotation.from_rotvec([0, 0, np.pi / 2]).as_quat()
-
-    def transform(parent, child, place, quat=(0.0, 0.0, 0.0, 1.0)) -> TransformStamped:
-        msg = TransformStamped(child_frame_id=child)
-        msg.header.frame_id = parent
-        msg.transform.translation.x, msg.transform.translation.y = place
-        q = msg.transform.rotation
-        q.x, q.y, q.z, q.w = quat
-        return msg
-
-    frames.store(
-        TFMessage(
-            transforms=[
-                transform('base', 'left', (1.0, 0.0), turn),
-                transform('base', 'right', (0.0, 2.0)),
-                transform('left', 'eye', (0.5, 0.0)),
-                transform('chicken', 'egg', (0.0, 0.0)),
-                transform('egg', 'chicken', (0.0, 0.0)),
-                transform('base', 'broken', (0.0, 0.0), (0.0, 0.0, 0.0, 0.0)),
-            ]
-        )
-    )
-    rotation, place = frames.lookup('right', 'eye')  # 1, 0.5 in base
-    np.testing.assert_allclose(place, [1.0, -1.5, 0.0], atol=1e-12)
-    np.testing.assert_allclose(rotation @ [1, 0, 0], [0, 1, 0], atol=1e-12)
-    assert frames.lookup('right', 'egg') is None
-    assert frames.lookup('base', 'broken') is None

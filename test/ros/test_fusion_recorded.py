@@ -21,7 +21,7 @@ from tf2_msgs.msg import TFMessage
 from dposer_core.config import InputConfig
 from dposer_ros.conversions import header_at, ns_from_stamp, observations_from_msg
 from dposer_ros.fusion import FusionNode
-from dposer_ros.static_frames import STATIC_QOS
+from dposer_ros.tf_frames import STATIC_QOS
 from training.benchmarks.recorded_views import RecordedViews, load_recorded_views
 
 pytestmark = pytest.mark.ros

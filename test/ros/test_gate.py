@@ -82,3 +82,12 @@ def test_each_cause_is_counted_always_and_logged_once_in_five_seconds():
     assert refusals.total == 201
     assert [level for level, _ in logger.lines] == ['warning', 'error', 'error']
     assert 'RuntimeError: b' in logger.lines[1][1]
+
+
+def test_drop_refuses_until_time_has_caught_up():
+    gate = StampGate('drop')
+    gate.admit(NOW, NOW, CONFIG)
+    for back in (5.0, 1.0, 0.0):
+        with pytest.raises(Refused):
+            gate.admit(NOW - seconds(back), NOW - seconds(back), CONFIG)
+    gate.admit(NOW + 1, NOW + 1, CONFIG)

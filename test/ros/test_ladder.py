@@ -9,7 +9,7 @@ from null_fitter import result
 from dposer_core.config import Config
 from dposer_core.state import Quality
 from dposer_ros.ladder import QualityLadder
-from dposer_ros.parameters import DegradeConfig
+from dposer_ros.node_config import DegradeConfig
 
 CONFIG = DegradeConfig()
 

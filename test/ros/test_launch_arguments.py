@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
+from dposer_core.config import checked
 from dposer_core.errors import ConfigError
 from dposer_ros import launch_arguments as arguments
+from dposer_ros.node_config import known_parameters
 
 
 def test_defaults_pass_the_check() -> None:
@@ -23,7 +24,7 @@ def test_defaults_pass_the_check() -> None:
         (['model_path:=/nowhere/x.npz'], "'/nowhere/x.npz': there is no such file"),
         (['params_file:=/nowhere/x.yaml'], 'there is no such file'),
         (['prior_checkpoint:=/nowhere/x.safetensors'], 'there is no such file'),
-        (['input_type:=video'], 'choose one of keypoint_frame'),
+        (['input_type:=video'], 'choose one of auto, keypoint_frame, yolo'),
         (['log_level:=loud'], 'choose one of debug'),
         (['use_sim_time:=yes'], 'choose one of true, false'),
         (['keypoints_topic:=two words'], 'not a topic name'),
@@ -43,15 +44,17 @@ def test_default_parameter_file_is_the_packages() -> None:
     assert file.is_file()
 
 
-def test_parameters_that_are_set_exist_in_the_parameter_file() -> None:
-    values = arguments.parse(['prior_checkpoint:=body', 'backend:=torch'])
-    values['model_path'] = 'x.npz'
-    content = yaml.safe_load(arguments.params_file(values).read_text())
-    known = content[arguments.NODE_NAME]['ros__parameters']
-    for name in set(arguments.parameters(values)) - {'use_sim_time'}:  # every node has that one
-        value = known
-        for key in name.split('.'):
-            value = value[key]
+def test_parameters_that_are_set_exist_and_take_their_values() -> None:
+    tokens = ['input_type:=yolo', 'layout:=halpe26', 'prior_checkpoint:=body', 'backend:=torch',
+              'output_frame:=map', 'tf_mode:=smplx', 'hri:=false',
+              'worker_isolation:=process']  # fmt: skip
+    given = arguments.parameters(arguments.parse(tokens))
+    assert given.pop('use_sim_time') is False  # every node has that one
+    assert given['hri.enable'] is False
+    known = known_parameters()
+    for name, value in given.items():
+        assert checked(name, value, *known[name]) == value
+    assert given['output_frame'] == 'map' and given['input.type'] == 'yolo'
 
 
 def test_empty_values_leave_the_parameter_file_in_charge() -> None:

@@ -58,7 +58,7 @@ def fit_of(steps) -> dict[str, str]:
     """Arguments of the live node; nothing is left to chance, and nothing unknown is said."""
     arguments = steps['wholebody.launch.py'].arguments
     known = {argument.name for argument in launch_arguments.ARGUMENTS}
-    assert set(arguments) == known - {'input_type'}
+    assert set(arguments) == known - {'input_type', 'layout'}
     return arguments
 
 

@@ -80,9 +80,9 @@ class Keeping(NullFitter):
         super().__init__(config)
         self.given: list = []
 
-    def step(self, stamp_ns, observations, budget_s=None):
+    def step(self, stamp_ns, observations, budget_s=None, foremost=''):
         self.given.append((stamp_ns, observations))
-        return super().step(stamp_ns, observations, budget_s)
+        return super().step(stamp_ns, observations, budget_s, foremost)
 
 
 def keeping_model(config) -> LiveModel:

@@ -10,7 +10,8 @@ from rclpy.parameter import Parameter
 
 from dposer_core.config import Config, from_mapping
 from dposer_core.errors import ConfigError
-from dposer_ros.parameters import NodeConfig, NodeParameters, known_parameters, wholebody_yaml
+from dposer_ros.node_config import NodeConfig, known_parameters
+from dposer_ros.parameters import NodeParameters, wholebody_yaml
 
 pytestmark = pytest.mark.ros
 

@@ -15,7 +15,7 @@ from dposer_ros import bags
 from dposer_ros.evaluation.comparison import identical
 from dposer_ros.evaluation.run import Run, make_run
 from dposer_ros.evaluation.state_bag import write_state_bag
-from dposer_ros.parameters import NodeConfig, OutputsConfig, TfConfig
+from dposer_ros.node_config import NodeConfig, OutputsConfig, TfConfig
 from dposer_ros.replay import Clip, Replay
 from test.swaying import CAMERA
 
