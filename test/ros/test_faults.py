@@ -320,7 +320,7 @@ def test_overload_by_four_keeps_the_age_below_two_periods(standing):
         print(f'overload 120 Hz: {1 / period:.0f} answers/s, age p50 {p50 * 1e3:.1f} p95 '
               f'{p95 * 1e3:.1f} ms = {p50 / period:.2f} and {p95 / period:.2f} periods; '
               f'halves {halves[0] * 1e3:.1f} {halves[1] * 1e3:.1f} ms')  # fmt: skip
-        # Promised are two periods; quiet cores measured 1.9 to 2.1 at p95, with the load beside it.
+        # Promised are two periods; 1.9 to 2.1 were measured at p95, the load beside it.
         assert p50 <= 2.0 * period and p95 <= 2.5 * period
         assert halves[1] <= 1.3 * halves[0]  # flat
         reduced = np.mean([s.quality != SmplxState.QUALITY_FULL for s in probe.states()])
