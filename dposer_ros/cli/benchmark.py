@@ -193,6 +193,69 @@ def scaling(
         write_json(json_file, {'input': str(source), 'ms': curves, 'machine': machine()})
 
 
+@app.command()
+def load(
+    out: Annotated[Path, typer.Option(help='Folder for recordings and logs.')] = Path('out/load'),
+    frames: Annotated[
+        int, typer.Option(min=60, max=600, help='Of the built-in motion, 30 a second.')
+    ] = 300,
+    only: Annotated[
+        int | None, typer.Option(min=1, help='Measure only this one of the loads.')
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help='Picture to draw.')] = None,
+    json_file: _Json = None,
+) -> None:
+    """Run the node over DDS while its machine has other things to do.
+
+    Alone, beside a working detector, with one core less, at four times the rate, and all of it.
+    Age is that of a state when it is received, since its keypoints were published: it must not
+    grow, whatever the load.
+    """
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    from dposer_ros import under_load
+    from dposer_ros.demo.run import progress_bars
+    from dposer_ros.environment import require_messages
+    from dposer_ros.report_file import make_folder
+
+    _check_input(None, True, json_file, plot)
+    pyplot = _pyplot() if plot is not None else None
+    require_messages()
+    make_folder(out)
+    loads = under_load.LOADS
+    if only is not None and only > len(loads):
+        raise ConfigError(f'--only {only}: there are {len(loads)} loads')
+    chosen = loads if only is None else loads[only - 1 : only]
+    console = Console()
+    table = Table('load', 'answered', 'age, ms: p50, p95, p99', 'fit: p50, p95', 'reduced')
+    found = {}
+    with progress_bars(console) as progress:
+        for number, one in enumerate(chosen):
+            folder = out / f'{number + 1}'
+            found[one.name] = under_load.measure(one, MOTION, frames, folder, progress)
+    for name, row in found.items():
+        age, fit = row['age_ms'], row['fit_ms']
+        table.add_row(
+            name,
+            f'{row["answered"]} of {row["played"]}',
+            ', '.join(f'{age[key]:.1f}' for key in ('p50', 'p95', 'p99')),
+            ', '.join(f'{fit[key]:.1f}' for key in ('p50', 'p95')),
+            f'{row["reduced_share"]:.0%}',
+        )
+    console.print(table)
+    if pyplot is not None:
+        _plot_load(pyplot, {name: row['age'] for name, row in found.items()}, plot)
+        typer.echo(f'{plot} written')
+    if json_file is not None:
+        figures = {
+            name: {key: value for key, value in row.items() if not isinstance(value, np.ndarray)}
+            for name, row in found.items()
+        }
+        write_json(json_file, {'loads': figures, 'machine': machine()})
+
+
 def _check_input(bag: Path | None, motion: bool, *outputs: Path | None) -> None:
     if bag is not None and motion:
         raise ConfigError(f'--bag {bag} and --motion exclude each other: leave one out')
@@ -362,6 +425,20 @@ def _plot_scaling(pyplot: Any, curves: dict[str, dict[str, float]], file: Path) 
         axis.plot([int(n) for n in values], list(values.values()), marker='o')
         axis.set(xlabel=name, ylabel='time of a frame [ms]', ylim=(0, None))
         axis.grid(alpha=0.3)
+    _save(pyplot, figure, file)
+
+
+def _plot_load(pyplot: Any, ages: dict[str, Any], file: Path) -> None:
+    figure, axes = pyplot.subplots(figsize=(9, 4), layout='constrained')
+    for name, age in ages.items():
+        axes.plot(age[:, 0], age[:, 1], '.', markersize=3, label=name)
+    axes.set(xlabel='time [s]', ylabel='age of a state when received [ms]', ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(pyplot, figure, file)
+
+
+def _save(pyplot: Any, figure: Any, file: Path) -> None:
     partial = file.with_name(f'.{file.stem}.partial{file.suffix or ".png"}')
     figure.savefig(partial, dpi=120)
     pyplot.close(figure)

@@ -42,6 +42,7 @@ class StateRecord:
     source: np.ndarray  # (55,)
     position_sigma: np.ndarray  # (55,) metres
     stats: dict[str, float]  # FitStats
+    quality: int = 0  # SmplxState.QUALITY_*; FULL in files that do not say
 
 
 @dataclass
@@ -111,6 +112,7 @@ def _state(message: Any, received_ns: int) -> StateRecord:
         received_ns=received_ns,
         body_id=message.body_id,
         status=int(message.status),
+        quality=int(message.quality),
         pose_rotvec=Rotation.from_quat(quaternions).as_rotvec(),
         transl=np.asarray(message.transl, dtype=np.float64),
         betas=np.asarray(message.betas, dtype=np.float64),
