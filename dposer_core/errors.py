@@ -23,3 +23,7 @@ class ObservationError(DPoserError):
 
 class MediaError(DPoserError):
     """A video or recording is missing, empty or unreadable."""
+
+
+class StorageError(DPoserError):
+    """A file cannot be written: the disk is full, or the place is not ours."""

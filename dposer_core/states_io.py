@@ -1,7 +1,6 @@
 """The fitted states of a recording in one .npz file: what `dposer fit` writes and others read."""
 
 import dataclasses
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -11,6 +10,7 @@ import numpy as np
 
 from dposer_core.camera import PinholeCamera
 from dposer_core.errors import MediaError
+from dposer_core.files import whole
 from dposer_core.skeleton import NUM_BETAS, NUM_JOINTS
 from dposer_core.state import FitResult
 
@@ -90,15 +90,8 @@ def write_states(path: Path, states: States) -> None:
     camera = arrays.pop('camera')
     if camera is not None:
         arrays['camera'] = np.array(dataclasses.astuple(camera), dtype=np.float64)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with temporary.open('wb') as file:
-            np.savez_compressed(file, **arrays)
-        temporary.replace(path)
-    except OSError as error:
-        raise MediaError(f'cannot write {path}: {error}') from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as partial, partial.open('wb') as file:
+        np.savez_compressed(file, **arrays)
 
 
 def read_states(path: Path) -> States:

@@ -123,7 +123,7 @@ def write_pth(prefix: Path, folder: Path) -> Path:
         python_prefix=sys.prefix,
     )
     path = folder / PTH_NAME
-    temporary = path.with_suffix('.tmp')
+    temporary = path.with_suffix('.tmp')  # every Python that starts reads each .pth file
     temporary.write_text(text)
     temporary.replace(path)
     return path

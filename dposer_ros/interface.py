@@ -18,6 +18,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from dposer_core import skeleton
 from dposer_core.errors import DPoserError
+from dposer_core.files import write_text
 from dposer_ros.conversions import ModelInfo
 from dposer_ros.environment import CHECKOUT
 from dposer_ros.events import KINDS
@@ -194,10 +195,7 @@ def _definitions(folder: str) -> str:
 def main() -> None:
     """Write the page named on the command line."""
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    path = Path(sys.argv[1])
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(interface_page())
-    temporary.replace(path)
+    write_text(Path(sys.argv[1]), interface_page())
 
 
 if __name__ == '__main__':

@@ -20,6 +20,7 @@ from rclpy.parameter import Parameter
 
 from dposer_core.config import Config, checked, from_mapping, parameters
 from dposer_core.errors import ConfigError
+from dposer_core.files import write_text
 from dposer_ros.node_config import NodeConfig, known_parameters
 
 # rclpy declares these on every node.
@@ -248,10 +249,7 @@ def main() -> None:
     import sys
     from pathlib import Path
 
-    path = Path(sys.argv[1])
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(wholebody_yaml())
-    temporary.replace(path)
+    write_text(Path(sys.argv[1]), wholebody_yaml())
 
 
 if __name__ == '__main__':

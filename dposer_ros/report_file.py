@@ -1,7 +1,5 @@
-"""Files that commands write their figures to."""
+"""Places that commands write to, tried before the work."""
 
-import json
-import os
 import tempfile
 from pathlib import Path
 
@@ -23,20 +21,6 @@ def check_writable(path: Path) -> None:
         raise ConfigError(
             f'{folder} is not writable ({error.strerror}); write somewhere else'
         ) from error
-
-
-def write_json(path: Path, values: object) -> None:
-    """Write `values`, whole or not at all; the folder is made where it is missing."""
-    write_text(path, json.dumps(values, indent=2, allow_nan=False) + '\n')
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text`, whole or not at all; the folder is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    # Text out of a bag may hold what UTF-8 cannot.
-    partial.write_text(text, encoding='utf-8', errors='backslashreplace')
-    partial.replace(path)
 
 
 def make_folder(path: Path) -> None:

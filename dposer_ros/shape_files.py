@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dposer_core.errors import ConfigError, ModelFileError
+from dposer_core.files import write_json
 from dposer_core.skeleton import NUM_BETAS
 
 FORMAT = 'dposer_shape_1'
@@ -66,16 +67,13 @@ def shape_path(folder: Path, person_id: str, path: str) -> Path:
 
 def write_shape(path: Path, shape: Shape) -> None:
     """Write the file, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         'format': FORMAT,
         'person_id': shape.person_id,
         'model': shape.model,
         'betas': [round(float(beta), 6) for beta in shape.betas],
     }
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(json.dumps(content, indent=2) + '\n')
-    temporary.replace(path)
+    write_json(path, content)
 
 
 def read_shape(path: Path, model: str) -> Shape:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dposer_core.baselines.distance_field import quat_wxyz, rotvec_of, upper_half
 from dposer_core.baselines.nrdf import multiply, perturbation
+from dposer_core.files import whole
 from training.augment import mirror_body
 from training.composition import heldout_parts, training_parts, wholebody_samples
 
@@ -120,10 +121,8 @@ def load_pairs(folder: Path, method: str, data: PoseData, config: PairConfig, se
         heldout,
         distances(method, heldout, reference, config),
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix('.partial.npz')
-    np.savez(partial, **{key: value.numpy() for key, value in vars(pairs).items()})
-    partial.replace(path)
+    with whole(path) as partial:
+        np.savez(partial, **{key: value.numpy() for key, value in vars(pairs).items()})
     return pairs
 
 

@@ -30,6 +30,7 @@ from rich.progress import (
 from dposer_core.baselines import build
 from dposer_core.baselines.store import BaselineFile, as_stored, save_file, shipped_path
 from dposer_core.errors import ConfigError
+from dposer_core.files import write_text
 from training.baseline_data import PairConfig, PoseData
 from training.baseline_recipes import (
     TERMS,
@@ -134,10 +135,7 @@ def publish(config: BaselineConfig, recipe: Recipe, figures: dict, path: Path) -
         notes={'run': run, 'figures': figures, 'remark': config.remark},
     )
     sha256 = save_file(path, baseline, half=config.half)
-    card = path.with_suffix('.md')
-    partial = card.with_name(f'.{card.name}.partial')
-    partial.write_text(card_of(network.name, baseline, sha256, path))
-    partial.replace(card)
+    write_text(path.with_suffix('.md'), card_of(network.name, baseline, sha256, path))
     return sha256
 
 

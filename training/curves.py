@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from dposer_core.files import whole
 from training.run_folder import read_curves
 
 
@@ -33,8 +34,7 @@ def plot_curves(folder: Path) -> Path:
         right.legend(fontsize='small')
     left.set(title='training', xlabel='step', ylabel='loss')
     right.set(title='held-out data, one denoising step', xlabel='step')
-    partial = folder / '.curves.partial.png'
-    figure.savefig(partial, dpi=110)
     path = folder / 'curves.png'
-    partial.replace(path)
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=110)
     return path

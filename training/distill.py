@@ -11,7 +11,6 @@ iterates carry errors of their own instead.
 
 import argparse
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from dposer_core.errors import ConfigError
+from dposer_core.files import write_json
 from dposer_core.prior import compose
 from dposer_core.prior.architecture import BODY_DIM, TimeFCConfig, WholeBodyLayout
 from dposer_core.prior.checkpoint import PriorCheckpoint, load_checkpoint, save_checkpoint
@@ -423,7 +423,7 @@ def main() -> None:
     _print('one denoising step on held-out rows', figures['one_step'])
     _print('one call on one core', figures['cost'])
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + '\n')
+        write_json(arguments.json, figures)
 
 
 if __name__ == '__main__':

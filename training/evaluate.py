@@ -9,7 +9,6 @@ and return the exact posterior mean: what a network must beat to be worth its ti
 """
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dposer_core import rotations, skeleton
+from dposer_core.files import write_json
 from dposer_core.prior.architecture import JAW_DIM, label_of
 from dposer_core.prior.checkpoint import PriorCheckpoint, load_checkpoint
 from dposer_core.prior.network import from_weights
@@ -230,7 +230,7 @@ def main() -> None:
         table.add_row(*(v if isinstance(v, str) else f'{v:.4g}' for v in values))
     Console().print(table)
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + '\n')
+        write_json(arguments.json, rows)
 
 
 if __name__ == '__main__':

@@ -25,6 +25,7 @@ from rich.table import Table
 from dposer_core import rotations, skeleton
 from dposer_core.body_model import VERTEX_IDS, Body, load_body
 from dposer_core.errors import MediaError
+from dposer_core.files import whole
 from dposer_core.prior.checkpoint import PriorCheckpoint, load_checkpoint
 from training.data.archives import archive_folder
 from training.evaluate import Gaussian, one_step_estimates, training_gaussians
@@ -147,9 +148,8 @@ def leave_out(path: Path, folder: Path, count: int) -> None:
         f'{_TEST}held_out_poses': anchors[unseen],
         f'{_TEST}other_hand': anchors[~right & ~unseen],
     }
-    partial = path.with_suffix('.partial.npz')
-    np.savez(partial, **{k: v.reshape(-1, 45).astype(np.float32) for k, v in arrays.items()})
-    partial.replace(path)
+    with whole(path) as partial:
+        np.savez(partial, **{k: v.reshape(-1, 45).astype(np.float32) for k, v in arrays.items()})
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from rich.progress import track
 from scipy.spatial import cKDTree
 
 from dposer_core.errors import ConfigError
+from dposer_core.files import whole
 from dposer_core.skeleton import JOINT_NAMES
 from training.data.archives import (
     DEFAULT_ROOT,
@@ -101,9 +102,8 @@ def pack(root: Path, path: Path, config: PackConfig) -> dict:
         **{f'test_{name}': body.astype(np.float32) for name, body in tests.items()},
     }
     report['arrays'] = {name: list(array.shape) for name, array in arrays.items()}
-    partial = path.with_suffix('.partial.npz')
-    np.savez_compressed(partial, report=json.dumps(report), **arrays)
-    partial.replace(path)
+    with whole(path) as partial:
+        np.savez_compressed(partial, report=json.dumps(report), **arrays)
     return report
 
 

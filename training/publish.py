@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dposer_core.errors import CheckpointError
+from dposer_core.files import write_json, write_text
 from dposer_core.prior import compose
 from dposer_core.prior.architecture import TimeFCConfig
 from dposer_core.prior.backends import Weights, reference_noise
@@ -65,7 +66,7 @@ def publish_part(part: str, source: Path, data: Path) -> None:
         report = json.loads(str(packed['report']))
     _write(part, {'sha256': shipped.sha256, 'storage': storage, 'one_step': rows})
     card = cards.part_card(shipped, target.stat().st_size, storage, report, rows)
-    target.with_suffix('.md').write_text(card)
+    write_text(target.with_suffix('.md'), card)
     publish_base()
 
 
@@ -79,7 +80,7 @@ def publish_base() -> None:
     named = compose.load_composition(target).files
     names = {part: file.name for part, (file, _) in named.items()}
     hashes = {part: sha256 for part, (_, sha256) in named.items()}
-    target.with_suffix('.md').write_text(cards.base_card('base', names, hashes))
+    write_text(target.with_suffix('.md'), cards.base_card('base', names, hashes))
 
 
 def publish_correction(name: str, source: Path, data: Path) -> None:
@@ -104,7 +105,7 @@ def publish_correction(name: str, source: Path, data: Path) -> None:
     _write(name, {'sha256': shipped.sha256, 'storage': storage, 'one_step': rows})
     card = cards.correction_card(shipped, file.stat().st_size, storage, rows)
     for path in (target, file):
-        path.with_suffix('.md').write_text(card)
+        write_text(path.with_suffix('.md'), card)
 
 
 def publish_student(name: str, source: Path, data: Path) -> None:
@@ -122,7 +123,7 @@ def publish_student(name: str, source: Path, data: Path) -> None:
         row['prior'] = Path(row['prior']).stem
     _write(name, {'sha256': shipped.sha256, 'storage': storage, **figures})
     card = cards.student_card(shipped, target.stat().st_size, storage, figures)
-    target.with_suffix('.md').write_text(card)
+    write_text(target.with_suffix('.md'), card)
 
 
 Publisher = Callable[[str, Path, Path], None]
@@ -136,7 +137,7 @@ _PUBLISHERS: dict[str, tuple[Publisher, str]] = {
 
 def _write(name: str, figures: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f'weights_{name}.json').write_text(json.dumps(figures, indent=2) + '\n')
+    write_json(RESULTS / f'weights_{name}.json', figures)
 
 
 def main() -> None:

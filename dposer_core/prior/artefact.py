@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from dposer_core.errors import CheckpointError
+from dposer_core.files import whole, write_json
 from dposer_core.prior.architecture import TimeFCConfig
 from dposer_core.prior.backends import (
     Denoiser,
@@ -28,7 +29,7 @@ from dposer_core.prior.backends import (
     self_check,
     time_weights,
 )
-from dposer_core.prior.checkpoint import read_tensors, write_atomically, write_tensors
+from dposer_core.prior.checkpoint import read_tensors, write_tensors
 from dposer_core.prior.onnx_trunk import trunk_graph
 from dposer_core.prior.runtime import PriorFacts, PriorNetworks
 
@@ -54,7 +55,8 @@ def export_artefact(networks: PriorNetworks, folder: str | Path) -> list[Path]:
     header = {'format': _TABLES_FORMAT, 'config': {}, 'licence': licence, 'source_commit': ''}
     trunk, tables = folder / 'trunk.onnx', folder / 'tables.safetensors'
     model, _ = trunk_graph(ensemble, embed=True)
-    write_atomically(trunk, model)
+    with whole(trunk) as partial:
+        partial.write_bytes(model)
     sha256 = write_tensors(
         tables, {**header, 'notes': {}}, {k: np.ascontiguousarray(v) for k, v in tensors.items()}
     )
@@ -72,7 +74,7 @@ def export_artefact(networks: PriorNetworks, folder: str | Path) -> list[Path]:
         'weights': facts.hashes,
         'licences': facts.licences,
     }
-    write_atomically(folder / 'prior.json', (json.dumps(content, indent=2) + '\n').encode())
+    write_json(folder / 'prior.json', content)
     return [folder / 'prior.json', trunk, tables]
 
 

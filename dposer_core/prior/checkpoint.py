@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dposer_core.errors import CheckpointError
+from dposer_core.files import whole
 from dposer_core.prior.architecture import (
     BODY_DIM,
     HAND_DIM,
@@ -317,7 +318,8 @@ def write_tensors(
             )
     sha256 = tensor_hash(tensors)
     text = json.dumps({**header, 'sha256': sha256})
-    write_atomically(path, save(dict(tensors), metadata={_METADATA_KEY: text}))
+    with whole(Path(path)) as partial:
+        partial.write_bytes(save(dict(tensors), metadata={_METADATA_KEY: text}))
     return sha256
 
 
@@ -391,15 +393,3 @@ def tensor_hash(tensors: Mapping[str, np.ndarray]) -> str:
         digest.update(f'{key} {value.dtype.str} {value.shape}\n'.encode())
         digest.update(np.ascontiguousarray(value).data)
     return digest.hexdigest()
-
-
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write atomically: a reader sees the old file or the new one, never a part."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from dposer_core.errors import CheckpointError
+from dposer_core.files import write_json
 from dposer_core.prior.architecture import TimeFCConfig
 from dposer_core.prior.backends import reference_noise
 from dposer_core.prior.checkpoint import (
@@ -28,7 +29,6 @@ from dposer_core.prior.checkpoint import (
     load_checkpoint,
     read_tensors,
     tensor_hash,
-    write_atomically,
     write_tensors,
 )
 
@@ -207,7 +207,7 @@ def save_composition(
     content = {'format': _FORMAT, 'model': model, 'parts': entries}
     if 'correction' in entries:
         content['correction'] = entries.pop('correction')
-    write_atomically(path, (json.dumps(content, indent=2) + '\n').encode())
+    write_json(path, content)
 
 
 def load_composition(path: str | Path) -> Composition:

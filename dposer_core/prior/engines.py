@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from dposer_core.prior.checkpoint import write_atomically
+from dposer_core.files import whole
 
 _logger = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ def cached_engine(name: str, key: Mapping[str, str], build: Callable[[], bytes])
         _logger.warning('engine %s %s; building it anew', file, reason)
     engine = build()
     header = {'key': dict(key), 'sha256': hashlib.sha256(engine).hexdigest()}
-    write_atomically(file, json.dumps(header).encode() + b'\n' + engine)
+    with whole(file) as partial:
+        partial.write_bytes(json.dumps(header).encode() + b'\n' + engine)
     return engine
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from dposer_core.errors import ConfigError
-from dposer_ros.report_file import check_writable, write_json
+from dposer_core.files import whole, write_json
+from dposer_ros.report_file import check_writable
 
 app = typer.Typer(no_args_is_help=True, help='Measure how fast this machine is.')
 
@@ -439,10 +440,9 @@ def _plot_load(pyplot: Any, ages: dict[str, Any], file: Path) -> None:
 
 
 def _save(pyplot: Any, figure: Any, file: Path) -> None:
-    partial = file.with_name(f'.{file.stem}.partial{file.suffix or ".png"}')
-    figure.savefig(partial, dpi=120)
+    with whole(file) as partial:
+        figure.savefig(partial, dpi=120, format=file.suffix.lstrip('.') or 'png')
     pyplot.close(figure)
-    partial.replace(file)
 
 
 def machine() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from dposer_ros.report_file import write_json
+from dposer_core.files import write_json
 
 if TYPE_CHECKING:
     from dposer_core.body_model import Body

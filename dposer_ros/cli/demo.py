@@ -31,11 +31,12 @@ def demo(
     from rich.console import Console
 
     from dposer_core.errors import MediaError
+    from dposer_core.files import write_json
     from dposer_ros.demo.clips import find_clip
     from dposer_ros.demo.run import progress_bars
     from dposer_ros.demo.session import run_clip
     from dposer_ros.environment import require_messages
-    from dposer_ros.report_file import check_writable, write_json
+    from dposer_ros.report_file import check_writable
 
     chosen = find_clip(clip)
     given = {'first': first, 'last': last, 'focal': focal}

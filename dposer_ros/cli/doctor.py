@@ -15,8 +15,8 @@ from rich.table import Table
 
 from dposer_core.config import PriorConfig
 from dposer_core.errors import ConfigError, DPoserError
+from dposer_core.files import write_json
 from dposer_ros.environment import domain_id, require_messages
-from dposer_ros.report_file import write_json
 
 DETECTOR_VERSION = '0.10.14'  # later mediapipe has neither the models nor `solutions`
 _STYLES = {'ok': 'green', 'fail': 'bold red', 'absent': 'yellow'}

@@ -46,9 +46,9 @@ def evaluate_bag(
 
     Example: dposer evaluate-bag out/demo/demo.mcap --out evaluation
     """
+    from dposer_core.files import write_text
     from dposer_ros.cli.fit import progress_bar
     from dposer_ros.evaluation.evaluate import Options, evaluate
-    from dposer_ros.report_file import write_text
 
     options = Options(truth, compare, topic, camera_topic, params, prior, with_inputs)
     if report:

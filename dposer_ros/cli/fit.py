@@ -7,7 +7,8 @@ import typer
 
 from dposer_core.camera import PinholeCamera
 from dposer_core.errors import ConfigError, ObservationError
-from dposer_ros.report_file import check_writable, write_json
+from dposer_core.files import write_json
+from dposer_ros.report_file import check_writable
 
 if TYPE_CHECKING:
     from dposer_ros.replay import CameraChoice, Clip, Replay

@@ -10,8 +10,9 @@ import numpy as np
 import typer
 
 from dposer_core.config import PriorConfig
+from dposer_core.files import write_json
 from dposer_core.prior.backends import SELF_CHECK_LIMIT, TimeTable
-from dposer_ros.report_file import check_writable, write_json
+from dposer_ros.report_file import check_writable
 
 _BATCHES = (1, 8, 64)
 _TIMES = (0.05, 0.1, 0.25, 0.9)

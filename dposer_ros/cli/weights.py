@@ -11,6 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 
 from dposer_core.errors import CheckpointError, DPoserError
+from dposer_core.files import write_json
 from dposer_core.prior import compose, official
 from dposer_core.prior.checkpoint import (
     WEIGHTS_DIR,
@@ -20,7 +21,7 @@ from dposer_core.prior.checkpoint import (
     tensor_hash,
     user_weights_dir,
 )
-from dposer_ros.report_file import make_folder, write_json
+from dposer_ros.report_file import make_folder
 
 app = typer.Typer()
 

@@ -22,11 +22,11 @@ from dposer_core.evidence import (
     POINT_SIGMA,
     RIGHT_HAND_POINTS,
 )
+from dposer_core.files import write_json
 from dposer_core.triangulation import Triangulated, View, triangulate_points
 from dposer_ros.demo.clips import multiview_clips, multiview_rig
 from dposer_ros.demo.lifetime import run_main
 from dposer_ros.demo.multiview import MAX_ERROR, SIGMA_PX, detect_clip
-from dposer_ros.report_file import write_json
 
 STATURE = 1.7  # m; makes a share of the person's height out of pixels at a known distance
 OUTLIER = 5.0  # robust sigmas

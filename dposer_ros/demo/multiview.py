@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dposer_core.errors import MediaError
+from dposer_core.files import whole
 from dposer_core.triangulation import triangulate_points
 from dposer_core.video import decode, video_info
 from dposer_ros.demo.clips import Clip, multiview_clips, multiview_rig
@@ -81,9 +82,8 @@ def main() -> None:
     parser.add_argument('output', type=Path, help='the .npz file to write')
     output = parser.parse_args().output
     arrays = triangulated_clip()
-    partial = output.with_name(f'.{output.name}.partial.npz')
-    np.savez_compressed(partial, **arrays)
-    partial.replace(output)
+    with whole(output) as partial:
+        np.savez_compressed(partial, **arrays)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dposer_core import skeleton
+from dposer_core import files, skeleton
 from dposer_core.body_model import Body
 from dposer_core.camera import PinholeCamera
 from dposer_core.render import (
@@ -236,10 +236,8 @@ def row_sizes(width: int, height: int) -> dict[str, tuple[int, int]]:
 
 def write_png(path: Path, image: np.ndarray) -> None:
     """Write a picture, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.partial.png')
-    cv2.imwrite(str(partial), image)
-    partial.replace(path)
+    with files.whole(path) as partial:
+        partial.write_bytes(cv2.imencode('.png', image)[1])
 
 
 def status_text(poses: Sequence[StateRecord]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from dposer_core.body_model import Body, load_body
 from dposer_core.config import Config
 from dposer_core.errors import ConfigError, ObservationError
+from dposer_core.files import write_json
 from dposer_core.states_io import write_states
 from dposer_ros import bags
 from dposer_ros.cli.fit import milliseconds
@@ -29,7 +30,7 @@ from dposer_ros.replay import (
     replay,
     warm_up,
 )
-from dposer_ros.report_file import make_folder, write_json
+from dposer_ros.report_file import make_folder
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 """(text, steps) -> a context that gives the function to call after each step."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dposer_core.camera import PinholeCamera
-from dposer_core.errors import MediaError
+from dposer_core.errors import MediaError, StorageError
 from dposer_core.state import BodyState, FitResult, FitStats, Quality, Status
 from dposer_core.states_io import States, read_states, states_from_results, write_states
 
@@ -58,9 +58,10 @@ def test_file_appears_whole_and_leaves_nothing_beside_it(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['s.npz']
 
 
-def test_folder_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(MediaError, match='cannot write'):
-        write_states(tmp_path / 'no' / 's.npz', states_from_results([], 'm'))
+def test_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(StorageError, match=r's\.npz cannot be written'):
+        write_states(tmp_path / 'file' / 's.npz', states_from_results([], 'm'))
 
 
 def test_missing_file_says_how_to_make_one(tmp_path):

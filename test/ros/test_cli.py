@@ -97,7 +97,7 @@ def test_place_that_cannot_be_written_is_named_in_one_line(tmp_path, capsys) -> 
     place = tmp_path / 'file' / 'doctor.json'
     with pytest.raises(SystemExit, match='2'):
         cli.main(['doctor', '--json', str(place)])
-    assert capsys.readouterr().err.startswith(f'error: {place.parent}: File exists')
+    assert capsys.readouterr().err.startswith(f'error: {place} cannot be written: File exists')
 
 
 def test_fault_that_is_not_of_a_file_is_shown_as_one(monkeypatch) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from dposer_core.errors import ConfigError
+from dposer_core.files import whole
 from dposer_core.prior.network import TimeFC
 from dposer_core.prior.normalizer import Normalizer
 from dposer_core.prior.prior import DiffusionPrior
@@ -187,10 +188,8 @@ class Ablation:
             if (step + 1) % 200 == 0:
                 self.options.progress(f'{name}: {step + 1} of {run.steps} training steps')
         averaged = trainer.averaged()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix('.partial')
-        torch.save(averaged.state_dict(), partial)
-        partial.replace(path)
+        with whole(path) as partial:
+            torch.save(averaged.state_dict(), partial)
         return averaged, source.normalizer
 
     def _fingerprint(self, run: TrainConfig, arm: ArmConfig) -> str:

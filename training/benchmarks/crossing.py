@@ -10,7 +10,6 @@ every frame.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from scipy.spatial.transform import Rotation
 from dposer_core import skeleton
 from dposer_core.body_model import Body, load_body
 from dposer_core.config import Config
+from dposer_core.files import write_json
 from dposer_core.kinematics import Kinematics, exp_many
 from dposer_core.observation import NUM_POINTS, Observation
 from dposer_core.people import PeopleFitter
@@ -195,9 +195,7 @@ def main() -> None:
     for row in rows:
         print(row)
     if arguments.json:
-        partial = arguments.json.with_suffix('.partial')
-        partial.write_text(json.dumps(rows, indent=1) + '\n')
-        partial.replace(arguments.json)
+        write_json(arguments.json, rows, indent=1)
 
 
 if __name__ == '__main__':

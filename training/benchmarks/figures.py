@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dposer_core.body_model import load_body
 from dposer_core.errors import ConfigError
+from dposer_core.files import whole
 from dposer_core.prior.sampling import MIN_TIME, normal_draw
 from dposer_core.tasks.completion import body_mask
 from dposer_core.tasks.face_reconstruction import LIGHT, FaceProtocol
@@ -54,11 +55,8 @@ def make(id: str, options: Options, folder: Path, again: bool = False) -> Path:
     made_by = f'{sorted(hashes.items())} {options.seed} {options.data}'
     path = folder / f'{name}.{hashlib.sha256(made_by.encode()).hexdigest()[:8]}.png'
     if again or not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f'.partial.{path.name}')
-        if not cv2.imwrite(str(partial), figure.draw(options)):
-            raise ConfigError(f'{partial} cannot be written')
-        partial.replace(path)
+        with whole(path) as partial:
+            partial.write_bytes(cv2.imencode('.png', figure.draw(options))[1])
     return path
 
 

@@ -20,7 +20,6 @@ Lost: frames are dropped at random and in bursts. Cropped: points of a part are 
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from scipy.stats import chi2
 from dposer_core import evidence, skeleton
 from dposer_core.body_model import Body, load_body
 from dposer_core.config import Config
+from dposer_core.files import write_json
 from dposer_core.fitter import PoseFitter
 from dposer_core.observation import Observation
 from dposer_core.people import PeopleFitter
@@ -399,9 +399,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = run(arguments.part or list(PARTS), arguments.dim or [3, 2], arguments.clips)
     if arguments.json:
-        partial = arguments.json.with_suffix('.partial')
-        partial.write_text(json.dumps(rows, indent=1) + '\n')
-        partial.replace(arguments.json)
+        write_json(arguments.json, rows, indent=1)
 
 
 if __name__ == '__main__':

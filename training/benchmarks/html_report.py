@@ -14,7 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from training.benchmarks.report import PAPER, Column, Row, TableResult, write_text
+from dposer_core.files import write_text
+from training.benchmarks.report import PAPER, Column, Row, TableResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

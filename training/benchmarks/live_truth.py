@@ -14,7 +14,6 @@ frame alone, as in the paper.
 """
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from rich.table import Table
 from dposer_core import skeleton
 from dposer_core.body_model import Body, load_body
 from dposer_core.config import Config, from_mapping
+from dposer_core.files import write_json
 from dposer_core.fitter import PoseFitter
 from dposer_core.metrics import acceleration, mpjpe, pa_mpjpe
 from dposer_core.offline import OfflineFitter
@@ -198,9 +198,7 @@ def main() -> None:
     )
     _print(rows)
     if arguments.json:
-        partial = arguments.json.with_suffix('.partial')
-        partial.write_text(json.dumps(rows, indent=1) + '\n')
-        partial.replace(arguments.json)
+        write_json(arguments.json, rows, indent=1)
 
 
 if __name__ == '__main__':

@@ -11,7 +11,6 @@ share of them within the 68 % region of their covariance.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from dposer_core.body_model import Body, load_body
 from dposer_core.camera import PinholeCamera
 from dposer_core.config import Config, FusionConfig
 from dposer_core.evidence import LEFT_HAND_POINTS, POINT_SIGMA, RIGHT_HAND_POINTS
+from dposer_core.files import write_json
 from dposer_core.fitter import PoseFitter
 from dposer_core.multiview import MultiviewFusion, Sighting
 from dposer_core.observation import Observation
@@ -191,9 +191,7 @@ def main() -> None:
     rows = run(arguments.clips, arguments.frames)
     _print(rows)
     if arguments.json:
-        partial = arguments.json.with_suffix('.partial')
-        partial.write_text(json.dumps(rows, indent=1) + '\n')
-        partial.replace(arguments.json)
+        write_json(arguments.json, rows, indent=1)
 
 
 if __name__ == '__main__':

@@ -3,12 +3,12 @@
 import dataclasses
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from dposer_core.errors import ConfigError
+from dposer_core.files import write_json, write_text
 
 OURS, PAPER = 'ours', 'paper'
 DIFFERENCE = 'difference'
@@ -202,7 +202,7 @@ def write(result: TableResult, folder: Path) -> tuple[Path, Path]:
     """Write `<stem>.md` and `<stem>.json` into `folder`, each as a whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     markdown, content = folder / f'{result.stem}.md', folder / f'{result.stem}.json'
-    write_text(content, json.dumps(to_dict(result), indent=1, allow_nan=False) + '\n')
+    write_json(content, to_dict(result), indent=1)
     write_text(markdown, to_markdown(result))
     return markdown, content
 
@@ -213,16 +213,6 @@ def read(path: Path) -> TableResult:
         return from_dict(json.loads(path.read_text()))
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f'{path} holds no table result ({error}); delete it') from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `path` through a temporary file beside it."""
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _cells(

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dposer_core.errors import ConfigError, DPoserError
+from dposer_core.files import write_text
 from training.benchmarks import report
 from training.benchmarks.report import Column, Row, TableResult
 
@@ -177,7 +178,7 @@ class _State:
             # Rows that could not be run are tried anew.
             'rows': {k: [vars(r) for r in v] for k, v in self.rows.items() if v[0].values},
         }
-        report.write_text(self._path, json.dumps(kept))
+        write_text(self._path, json.dumps(kept))
         if partial := self.result().missing:
             report.write(self.result(), self.options.out)
             self.options.progress(f'{len(partial)} rows to go')

@@ -15,6 +15,7 @@ from dposer_core import skeleton
 from dposer_core.body_model import Body
 from dposer_core.camera import PinholeCamera
 from dposer_core.evidence import LEFT_HAND_POINTS
+from dposer_core.files import whole
 from dposer_core.observation import NUM_POINTS, Observation
 from training.data.heldout import load_excerpts
 
@@ -168,10 +169,9 @@ def write_fingers_and_faces(count: int = 200, seed: int = 7) -> None:
     _, anchors = load_anchors(archive_folder('hands_handy'))
     hands = generate_hands(anchors, count, rng, HandGeneratorConfig()).reshape(count, 45)
     faces = generate_faces(count, rng, FaceGeneratorConfig())
-    partial = FINGERS_AND_FACES.with_suffix('.partial.npz')
-    np.savez_compressed(
-        partial,
-        hands=np.round(hands / _RESOLUTION).astype(np.int16),
-        faces=np.round(faces / _RESOLUTION).astype(np.int16),
-    )
-    partial.replace(FINGERS_AND_FACES)
+    with whole(FINGERS_AND_FACES) as partial:
+        np.savez_compressed(
+            partial,
+            hands=np.round(hands / _RESOLUTION).astype(np.int16),
+            faces=np.round(faces / _RESOLUTION).astype(np.int16),
+        )

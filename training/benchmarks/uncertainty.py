@@ -10,7 +10,6 @@ those of one camera of `recorded_views.py` at a time; truth is there what the fo
 """
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from dposer_core import evidence, skeleton
 from dposer_core.body_model import Body, load_body
 from dposer_core.config import Config, from_mapping
 from dposer_core.evidence import LEFT_HAND_POINTS
+from dposer_core.files import write_json
 from dposer_core.fitter import PoseFitter
 from dposer_core.observation import Observation
 from dposer_core.prior.runtime import load_prior
@@ -223,9 +223,7 @@ def main() -> None:
     if arguments.plot:
         plot(rows, arguments.plot)
     if arguments.json:
-        partial = arguments.json.with_suffix('.partial')
-        partial.write_text(json.dumps(rows, indent=1) + '\n')
-        partial.replace(arguments.json)
+        write_json(arguments.json, rows, indent=1)
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dposer_core.errors import ConfigError
+from dposer_core.files import whole, write_text
 from training.benchmarks import all_tables, figures, report, tables
 from training.benchmarks import summary as lines
 from training.benchmarks.predictions import read_predictions
@@ -70,7 +71,7 @@ def table(
     files = [str(out / f'{result.stem}.{suffix}') for suffix in ('md', 'json')]
     if json:
         json.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(json, (out / f'{result.stem}.json').read_text())
+        write_text(json, (out / f'{result.stem}.json').read_text())
         files.append(str(json))
     console.print(f'written: {", ".join(files)}')
 
@@ -125,9 +126,8 @@ def predictions(
     found = read_predictions(path, kind, count)
     _console().print(', '.join(f'{name} {values.shape}' for name, values in found.items()))
     if out is not None:
-        partial = out.with_name(f'.{out.name}.partial.npz')
-        np.savez_compressed(partial, **found)
-        partial.replace(out)
+        with whole(out) as partial, partial.open('wb') as file:
+            np.savez_compressed(file, **found)
         _console(stderr=True).print(f'written: {out}')
 
 
@@ -149,7 +149,7 @@ def figure(
 def summary(page: Path = typer.Argument(help='Markdown page to write.')) -> None:
     """Write the page that has one line for every table, from the quick results."""
     titles = {id: entry.title for id, entry in tables.all_tables().items()}
-    report.write_text(page, lines.page(lines.read_results(tables.RESULTS), titles))
+    write_text(page, lines.page(lines.read_results(tables.RESULTS), titles))
     _console(stderr=True).print(f'written: {page}')
 
 

@@ -16,6 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from dposer_core.errors import ConfigError, MediaError
+from dposer_core.files import whole, write_text
 from training import pack as packing
 from training.data.archives import DEFAULT_ROOT, SOURCES, read_clips
 from training.data.mano import load_mano
@@ -129,7 +130,7 @@ def stats(
     _console().print(counts, shown)
     if json:
         values = {'counts': found.counts, 'columns': [dataclasses.asdict(c) for c in columns]}
-        _write_text(json, jsonlib.dumps(values, indent=2))
+        write_text(json, jsonlib.dumps(values, indent=2))
 
 
 @app.command()
@@ -218,25 +219,8 @@ def _write_picture(path: Path, picture: np.ndarray) -> None:
     import cv2
 
     _, data = cv2.imencode('.png', picture)
-    with _disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f'.{path.name}.partial')
-        try:
-            partial.write_bytes(data.tobytes())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with _disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f'.{path.name}.partial')
-        try:
-            partial.write_text(text)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with whole(path) as partial:
+        partial.write_bytes(data)
 
 
 @contextmanager

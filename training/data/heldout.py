@@ -11,6 +11,7 @@ import numpy as np
 
 from dposer_core import skeleton
 from dposer_core.errors import MediaError
+from dposer_core.files import whole
 from training.data.archives import DEFAULT_ROOT, HELD_OUT_SUBJECTS, read_clips
 from training.data.motion import SmplxMotion
 from training.retarget import retarget
@@ -65,21 +66,20 @@ def excerpts(clips: Iterator[SmplxMotion], count: int, seconds: float) -> list[S
 
 def save_excerpts(motions: list[SmplxMotion], path: Path = FIXTURE) -> None:
     """Write `motions` (equal lengths) as one small .npz of integers, joints at rest dropped."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     poses = np.stack([motion.pose_rotvec for motion in motions])
     joints = np.flatnonzero(poses.any(axis=(0, 1, 3)))
-    partial = path.with_suffix('.partial.npz')
-    np.savez_compressed(
-        partial,
-        name=np.array([motion.name for motion in motions]),
-        subject=np.array([motion.subject for motion in motions]),
-        source=np.array([motion.source for motion in motions]),
-        fps=np.array([motion.fps for motion in motions]),
-        joints=joints,
-        pose_rotvec=np.round(poses[:, :, joints] / _RESOLUTION).astype(np.int16),
-        pelvis=np.round(np.stack([m.pelvis for m in motions]) / _RESOLUTION).astype(np.int32),
-    )
-    partial.replace(path)
+    pelvis = np.stack([motion.pelvis for motion in motions])
+    with whole(path) as partial:
+        np.savez_compressed(
+            partial,
+            name=np.array([motion.name for motion in motions]),
+            subject=np.array([motion.subject for motion in motions]),
+            source=np.array([motion.source for motion in motions]),
+            fps=np.array([motion.fps for motion in motions]),
+            joints=joints,
+            pose_rotvec=np.round(poses[:, :, joints] / _RESOLUTION).astype(np.int16),
+            pelvis=np.round(pelvis / _RESOLUTION).astype(np.int32),
+        )
 
 
 def load_excerpts(path: Path = FIXTURE) -> list[SmplxMotion]:
