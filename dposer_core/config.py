@@ -27,6 +27,10 @@ def param(
     return field(default=default, metadata=metadata)
 
 
+# So many times `input.max_people` are tracked: each is fitted in one of so many frames at least.
+TURNS = 4
+
+
 @dataclass(frozen=True)
 class InputConfig:
     """What arrives and what is refused."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from dposer_core.config import Config
+from dposer_core.config import TURNS, Config
 from dposer_core.errors import ObservationError
 from dposer_core.evidence import BODY_POINTS
 from dposer_core.fitter import LivePrior, PoseFitter, in_lockstep
@@ -24,7 +24,6 @@ _MAX_COST = 1e6
 _ID_BONUSES = 0.015, 0.15
 _ID_TIMES = 0.1, 0.5  # s unseen, of these
 _MIN_SHARED_POINTS = 3
-_TURNS = 4  # so many times `input.max_people` are tracked, each in at least one of so many frames
 
 
 class PeopleFitter:
@@ -148,7 +147,7 @@ class PeopleFitter:
         longest = sorted(matched, key=lambda i: self._tracks[i].last.state.stamp_ns)
         first = [i for i in longest if self._tracks[i].body_id == foremost]
         # Where everybody waits for a turn, one newcomer a frame, the nearest first.
-        room = min(max(places - len(matched), 1), _TURNS * places - len(self._tracks))
+        room = min(max(places - len(matched), 1), TURNS * places - len(self._tracks))
         fresh = sorted(fresh, key=_size, reverse=True)[: max(min(room, places - len(first)), 0)]
         others = [i for i in longest if i not in first][: places - len(first) - len(fresh)]
         return {i: matched[i] for i in first + others}, fresh

@@ -19,7 +19,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo
 
-from dposer_core.config import FusionConfig
+from dposer_core.config import TURNS, FusionConfig
 from dposer_core.errors import ConfigError, DPoserError, ObservationError
 from dposer_core.multiview import MultiviewFusion, Sighting
 from dposer_core.triangulation import View, read_placements
@@ -213,7 +213,7 @@ class FusionNode(Node):
         if not observations:
             return None
         view = View(name, observations[0].camera, (), *placement)
-        return Sighting(view, observations[: self._config.input.max_people])
+        return Sighting(view, observations[: TURNS * self._config.input.max_people])
 
     def _placement(self, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
         """Where /tf_static says that the camera stands."""

@@ -284,14 +284,14 @@ def test_subscriber_that_has_stopped_does_not_hold_up_the_node():
 def test_live_parameters_ten_times_a_second_cost_no_frame():
     with active_node(null_model) as (node, probe):
         stream, stamps = Stream(probe), []
-        for i in range(10):
-            value = 0.02 + 0.001 * i
+        for i in range(600):
+            value = 0.02 + 0.001 * (i % 10)
             assert node.set_parameters([Parameter('fit.deadline', value=value)])[0].successful
             stamps += stream.send(3)
         wait_for(lambda: answered(probe, stamps[-1]))
         missing = sum(not answered(probe, stamp) for stamp in stamps)
         print(f'parameter changes at 10 Hz: {missing} of {len(stamps)} frames unanswered')
-        assert missing <= 1  # the input is best effort on a busy machine
+        assert missing <= len(stamps) // 500  # the input is best effort on a busy machine
 
 
 # --- load ---
