@@ -7,6 +7,7 @@ import torch
 from dposer_core.errors import ConfigError
 from training.augment import AugmentConfig, Augmenter
 from training.benchmarks.ablation import (
+    AUXILIARY,
     SETTINGS,
     AblationConfig,
     ArmConfig,
@@ -52,8 +53,9 @@ def test_unknown_normalisation_is_refused():
         normalizer_of(np.zeros((2, 63)), ArmConfig('zscore'))
 
 
-def test_arms_of_the_settings_can_be_built():
-    config = read_settings(SETTINGS, AblationConfig)
+@pytest.mark.parametrize('settings', [SETTINGS, AUXILIARY])
+def test_arms_of_the_settings_can_be_built(settings):
+    config = read_settings(settings, AblationConfig)
     for arm in config.arms.values():
         run = config.run(arm, is_quick=True)
         assert run.steps == config.quick_steps

@@ -1,14 +1,16 @@
-"""Tables S-15, S-16, S-17: normalisation, form of rotations, size of the network and of the loop.
+"""Tables S-15, S-16, S-17 and figure S-5: normalisation, form of rotations, size, loss of points.
 
 Small networks are trained here that differ in one thing and share data, draws and budget; then
 each fills in hidden legs of held-out poses, by the optimisation behind all of the paper's columns.
 The paper's mesh recovery needs its images, which are not free.
 """
 
+import copy
 import dataclasses
 import hashlib
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dposer_core.errors import ConfigError
-from dposer_core.files import whole
+from dposer_core.files import whole, write_json
 from dposer_core.prior.network import TimeFC
 from dposer_core.prior.normalizer import Normalizer
 from dposer_core.prior.prior import DiffusionPrior
@@ -33,18 +35,22 @@ from training.benchmarks.report import Column, Row
 from training.benchmarks.tables import Job, Options, Plan, table
 from training.data.archives import DEFAULT_ROOT, HELD_OUT
 from training.evaluate import body_joints, open_body_offsets
+from training.losses import LossConfig
 from training.settings import read_settings
 from training.sources import draw_step
 from training.train import Trainer, make_fabric
 from training.train_config import TrainConfig
 
 SETTINGS = Path(__file__).parents[1] / 'configs' / 'ablation' / 'body.yaml'
+AUXILIARY = SETTINGS.with_name('auxiliary.yaml')
+"""Settings of figure S-5."""
 RUNS = DEFAULT_ROOT / 'runs' / 'ablation'
 _STATISTICS_ROWS = 50_000
 _QUANTILE = 1e-3  # ends of min-max, PROTOCOLS 1.5
 _HYPOTHESES = 10
 _LOOPS = 200  # steps of completion, in two stages
 _DENOISE_TIME = 0.2
+_POINTS = 8  # of a curve over the training
 
 BEST = Column('MPJPE min', 'lower', 'mm')
 MEAN = Column('MPJPE mean', 'lower', 'mm')
@@ -60,6 +66,7 @@ class ArmConfig:
     normalization: str = 'z_score'  # 'z_score', 'min_max' (0.1 and 99.9 percent) or 'none'
     rot6d: bool = False
     network: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,7 @@ class AblationConfig:
         return TrainConfig(
             part='body',
             network={**self.network, **arm.network},
+            loss=LossConfig(**arm.loss),
             steps=self.quick_steps if is_quick else self.steps,
             augment=self.augment,
             accelerator='cpu',
@@ -137,9 +145,9 @@ def normalizer_of(raw: np.ndarray, arm: ArmConfig) -> Normalizer:
 class Ablation:
     """Trains the arms that are asked for and measures them on held-out poses."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, settings: Path = SETTINGS) -> None:
         self.options = options
-        self.config = read_settings(SETTINGS, AblationConfig)
+        self.config = read_settings(settings, AblationConfig)
         self._nets: dict[str, tuple[TimeFC, Normalizer]] = {}
 
     @property
@@ -174,11 +182,19 @@ class Ablation:
         arm = self.config.arms[name]
         run = self.config.run(arm, self.options.is_quick)
         source = ArmSource(self._data, arm)
-        network = TimeFC(run.network_config(source.dim))
         path = RUNS / f'{self._fingerprint(run, arm)}.pt'
         if path.is_file():
+            network = TimeFC(run.network_config(source.dim))
             network.load_state_dict(torch.load(path, weights_only=True))
             return network.eval(), source.normalizer
+        *_, trainer = self._training(name, source, run)
+        averaged = trainer.averaged()
+        with whole(path) as partial:
+            torch.save(averaged.state_dict(), partial)
+        return averaged, source.normalizer
+
+    def _training(self, name: str, source: ArmSource, run: TrainConfig) -> Iterator[Trainer]:
+        """The trainer after each of its steps."""
         torch.set_num_threads(1)
         torch.manual_seed(run.seed)
         network = TimeFC(run.network_config(source.dim))
@@ -187,10 +203,24 @@ class Ablation:
             trainer.update(draw_step(source, run, step))
             if (step + 1) % 200 == 0:
                 self.options.progress(f'{name}: {step + 1} of {run.steps} training steps')
-        averaged = trainer.averaged()
-        with whole(path) as partial:
-            torch.save(averaged.state_dict(), partial)
-        return averaged, source.normalizer
+            yield trainer
+
+    def evolution(self, name: str) -> dict[int, float]:
+        """Training steps -> MPJPE of completed legs, mean of all hypotheses, mm."""
+        arm = self.config.arms[name]
+        run = self.config.run(arm, self.options.is_quick)
+        path = RUNS / f'{self._fingerprint(run, arm)}.legs.json'
+        if path.is_file():
+            return {int(step): error for step, error in json.loads(path.read_text()).items()}
+        source, errors = ArmSource(self._data, arm), {}
+        for trainer in self._training(name, source, run):
+            if trainer.step % (run.steps // _POINTS) == 0:
+                network = copy.deepcopy(trainer.network)
+                network.load_state_dict(trainer.ema.shadow, strict=False)
+                found = self._leg_errors(network.eval(), source.normalizer, 'legs', _LOOPS)
+                errors[trainer.step] = float(found.mean())
+        write_json(path, errors)
+        return errors
 
     def _fingerprint(self, run: TrainConfig, arm: ArmConfig) -> str:
         status = packed_path(self.options).stat()
@@ -200,33 +230,40 @@ class Ablation:
     def values(self, name: str, steps: int = _LOOPS) -> dict[str, float]:
         """Figures of an arm by column."""
         network, normalizer = self.network(name)
-        prior = DiffusionPrior(network)
-        x_0 = torch.from_numpy(normalizer.normalize(self.poses))
-        mask = body_mask('left_leg').reshape(-1, 3)[:, :1]
-        mask = mask.expand(-1, normalizer.dim // len(mask)).flatten()
-        protocol = CompletionProtocol(stages=Stages(2, steps // 2, betas=(0.9, 0.99)))
-        leg = BODY_PARTS['left_leg']
-        truth = body_joints(self.poses, self.offsets)[:, leg]
-        errors = []
         began = time.monotonic()
-        for hypothesis in range(_HYPOTHESES):
-            draw = normal_draw(self.options.seed * 1000 + hypothesis)
-            found = complete(prior, hide(x_0, mask, draw), mask, draw, protocol)
-            joints = body_joints(normalizer.denormalize(found.numpy()), self.offsets)
-            distance = np.linalg.norm(joints[:, leg] - truth, axis=-1)
-            errors.append(1000 * distance.mean(axis=1))
+        per_pose = self._leg_errors(network, normalizer, 'left_leg', steps)
         seconds = (time.monotonic() - began) / _HYPOTHESES
-        per_pose = np.array(errors)  # (hypotheses, poses)
         return {
             BEST.name: float(per_pose.min(0).mean()),
             MEAN.name: float(per_pose.mean()),
             STD.name: float(per_pose.std(0).mean()),
-            ONE_STEP.name: self._one_step(prior, normalizer, x_0),
+            ONE_STEP.name: self._one_step(DiffusionPrior(network), normalizer),
             RUNTIME.name: seconds,
         }
 
-    def _one_step(self, prior: DiffusionPrior, normalizer: Normalizer, x_0: Tensor) -> float:
+    def _leg_errors(
+        self, network: TimeFC, normalizer: Normalizer, part: str, steps: int
+    ) -> np.ndarray:
+        """(hypotheses, poses) mean joint error of a completed part, mm."""
+        prior = DiffusionPrior(network)
+        x_0 = torch.from_numpy(normalizer.normalize(self.poses))
+        mask = body_mask(part).reshape(-1, 3)[:, :1]
+        mask = mask.expand(-1, normalizer.dim // len(mask)).flatten()
+        protocol = CompletionProtocol(stages=Stages(2, steps // 2, betas=(0.9, 0.99)))
+        joints_of_part = BODY_PARTS[part]
+        truth = body_joints(self.poses, self.offsets)[:, joints_of_part]
+        errors = []
+        for hypothesis in range(_HYPOTHESES):
+            draw = normal_draw(self.options.seed * 1000 + hypothesis)
+            found = complete(prior, hide(x_0, mask, draw), mask, draw, protocol)
+            joints = body_joints(normalizer.denormalize(found.numpy()), self.offsets)
+            distance = np.linalg.norm(joints[:, joints_of_part] - truth, axis=-1)
+            errors.append(1000 * distance.mean(axis=1))
+        return np.array(errors)
+
+    def _one_step(self, prior: DiffusionPrior, normalizer: Normalizer) -> float:
         """Joint error of x0_hat at one t, mm."""
+        x_0 = torch.from_numpy(normalizer.normalize(self.poses))
         noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(self.options.seed))
         with torch.no_grad():
             noisy = prior.sde.add_noise(x_0, _DENOISE_TIME, noise)

@@ -230,6 +230,13 @@ def page(results: Mapping[str, TableResult], tables: Mapping[str, str]) -> str:
         '| --- | --- |',
         *(_row([what, here]) for what, here in OPTIONS.items()),
         '',
+        '## Figure S-5: a loss of the points of the body',
+        '',
+        '`dposer bench figure S-5` trains three small networks on the same draws. As in the paper '
+        'the weighted loss helps a little, early, and the unweighted one harms.',
+        '',
+        '![Error of completed legs over the training](images/figure_s5.png)',
+        '',
         '## Figures of others that are quoted, not run',
         '',
         "HuMoR and MVAE (table 3), GFPose and HuProSO3 (table S-4), GAN-S's fits (2, S-2) and the "

@@ -133,7 +133,7 @@ def predictions(
 
 @app.command()
 def figure(
-    id: str = typer.Argument(help='3 or S-1 of the paper, or cases-TABLE.'),
+    id: str = typer.Argument(help='3, S-1 or S-5 of the paper, or cases-TABLE.'),
     data: str = typer.Option(tables.FREE, help=_DATA_HELP),
     seed: int = typer.Option(42, help='Of everything that is drawn.'),
     out: Path = typer.Option(Path('out') / 'figures', help='Folder for the PNG.'),
