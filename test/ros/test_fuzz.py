@@ -128,7 +128,7 @@ def test_20_000_random_messages_are_refused_or_understood():
 @pytest.mark.parametrize('seed', range(10, 30))
 def test_a_million_random_messages_through_the_fitter_too(seed):
     """Twenty times 50,000, so that a run that was cut short says how far it came; one in
-    500 of those understood is fitted.
+    50 of those understood is fitted.
     """
     try:
         tables = load_body('').tables
@@ -137,9 +137,9 @@ def test_a_million_random_messages_through_the_fitter_too(seed):
     config = from_mapping({'fit.cold_iterations': 4, 'fit.max_iterations': 1})
     fitter = PeopleFitter(tables, None, config)
     with np.errstate(all='ignore'):
-        counts = fuzz(BATCH, seed, fitter, every=500)
+        counts = fuzz(BATCH, seed, fitter, every=50)
     print(f'{BATCH} messages, 0 exceptions: {dict(counts.most_common())}')
-    assert counts['fitted'] > 10
+    assert counts['fitted'] > 100
     assert counts['not finite'] == 0
 
 
