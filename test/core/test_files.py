@@ -3,6 +3,8 @@
 import json
 import math
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,19 @@ from dposer_core.errors import StorageError
 from dposer_core.files import whole, write_json, write_text
 
 
-@pytest.fixture
-def full_disk():
-    """No file of this process may grow beyond 4 KiB: writing fails in the middle, as it would."""
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process may grow beyond 4 KiB: writing fails in the middle, as it would.
+
+    That holds for pytest's own output too where it goes to a file, so the block is kept to the
+    one call under test.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_folder_is_made_and_the_file_stands(tmp_path) -> None:
@@ -27,10 +35,11 @@ def test_folder_is_made_and_the_file_stands(tmp_path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_full_disk_keeps_the_old_file_and_says_so(tmp_path, full_disk) -> None:
+def test_full_disk_keeps_the_old_file_and_says_so(tmp_path) -> None:
     path = tmp_path / 'states.txt'
     write_text(path, 'old')
-    with pytest.raises(StorageError, match=rf'{path} cannot be written.*GB free.*make room'):
+    message = rf'{path} cannot be written.*GB free.*make room'
+    with pytest.raises(StorageError, match=message), full_disk():
         write_text(path, 'x' * 10_000)
     assert path.read_text() == 'old'
     assert list(tmp_path.iterdir()) == [path]
