@@ -125,7 +125,11 @@ class PriorConfig:
     checkpoint: str = param(
         'mixed', 'shipped prior by name (dposer weights list), or a path to a prior file'
     )
-    backend: str = param('auto', 'denoiser back end', choices=('auto', 'onnxruntime', 'torch'))
+    backend: str = param(
+        'auto',
+        'denoiser back end; auto: onnxruntime, else torch; the last three need an NVIDIA GPU',
+        choices=('auto', 'onnxruntime', 'torch', 'cudagraph', 'tensorrt', 'tensorrt_rtx'),
+    )
     weight: float = param(
         6.0,
         'precision per normalised pose dimension; 0 switches the prior off',

@@ -1,4 +1,4 @@
-"""Back ends of a prior's networks: time table, trunk in ONNX Runtime or torch, reference formula.
+"""Back ends of a prior's networks: time table, trunk in each of them, reference formula.
 
 Two fifths of a TimeFC network depend on the diffusion time only. They are evaluated once per time
 and cached (`TimeTable`); what is left per call is the trunk. All networks of a prior are called as
@@ -365,7 +365,22 @@ def _import_onnxruntime() -> 'types.ModuleType':
     return onnxruntime
 
 
+def _gpu_denoiser(name: str, way: str) -> Callable[[Ensemble], Denoiser]:
+    def make(ensemble: Ensemble) -> Denoiser:
+        from dposer_core.prior import gpu  # torch, and a GPU
+
+        try:
+            return gpu.padded(ensemble, getattr(gpu, way))
+        except gpu.Unavailable as error:
+            raise ConfigError(f"prior.backend = '{name}': {error}; or use onnxruntime") from error
+
+    return make
+
+
 BACKENDS: dict[str, Callable[[Ensemble], Denoiser]] = {
     'onnxruntime': _onnxruntime_denoiser,
     'torch': _torch_denoiser,
+    'cudagraph': _gpu_denoiser('cudagraph', 'cuda_graph'),
+    'tensorrt': _gpu_denoiser('tensorrt', 'tensorrt'),
+    'tensorrt_rtx': _gpu_denoiser('tensorrt_rtx', 'tensorrt_rtx'),
 }

@@ -1,11 +1,14 @@
 """The trunk of a prior on a GPU, in every way that a machine may offer.
 
-For `dposer gpu-check`: the live fit calls the denoiser on the CPU (`backends.py`). Each way is
-built for one batch size, and gives a function from numpy to numpy, transfers included.
+Each way is built for one batch size, and gives a function from numpy to numpy, transfers included.
+`padded` makes one of them a back end of the live fit (`backends.BACKENDS`); `dposer gpu-check`
+builds, verifies and times them all.
 """
 
+import hashlib
+import importlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -14,14 +17,19 @@ from torch.nn import functional
 
 from dposer_core.errors import ConfigError
 from dposer_core.prior.architecture import GROUP_NORM_EPS, NUM_GROUPS, norm_stem
-from dposer_core.prior.backends import Ensemble, Network, time_sizes
+from dposer_core.prior.backends import Denoiser, Ensemble, Network, TimeTable, time_sizes
 from dposer_core.prior.engines import cached_engine
 from dposer_core.prior.onnx_trunk import trunk_graph
-from dposer_core.prior.runtime import PriorNetworks
 
 Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Noise (B, D) of x (B, D) and the row (R,) of its time in a `TimeTable`; float32."""
 
+Build = Callable[[Ensemble, int], Predict]
+"""Makes the trunk of these networks for this batch size."""
+
+BATCHES = (1, 4, 16, 64)
+"""That a live back end is built for; a frame asks for 3 rows a person, a start for 1."""
+_DEVICE = 'cuda'
 _WARM_UP_CALLS = 3  # on a side stream, before a CUDA graph is captured
 
 
@@ -105,9 +113,32 @@ class _NetworkTrunk(nn.Module):
 _AFFINE = ('weight', 'bias')
 
 
-def inputs_of(x: np.ndarray, time: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
-    """Arguments of `Trunk.forward` on a device."""
-    return torch.from_numpy(x).to(device), torch.from_numpy(time).to(device)
+def padded(ensemble: Ensemble, build: Build, batches: tuple[int, ...] = BATCHES) -> Denoiser:
+    """A denoiser of any batch size: rows are filled up to the next size that is built.
+
+    All that compiles or captures happens here, none of it in a frame.
+    """
+    table, largest = TimeTable(ensemble.networks), max(batches)
+    calls = {batch: build(ensemble, batch) for batch in sorted(batches)}
+
+    def rows(x: np.ndarray, time: np.ndarray) -> np.ndarray:
+        batch = next(batch for batch in calls if batch >= len(x))
+        filled = np.zeros((batch, ensemble.dim), np.float32)
+        filled[: len(x)] = x
+        return calls[batch](filled, time)[: len(x)]
+
+    def predict(x: np.ndarray, t: float) -> np.ndarray:
+        time = table(t)
+        pieces = [rows(x[i : i + largest], time) for i in range(0, len(x), largest)]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    return predict
+
+
+def inputs_of(ensemble: Ensemble, batch: int) -> tuple[Tensor, Tensor]:
+    """Arguments of `Trunk.forward`, zero."""
+    row = sum(size for network in ensemble.networks for size in time_sizes(network.config))
+    return torch.zeros(batch, ensemble.dim, device=_DEVICE), torch.zeros(row, device=_DEVICE)
 
 
 def require_cuda() -> None:
@@ -119,34 +150,31 @@ def require_cuda() -> None:
         )
 
 
-def eager(trunk: Trunk, x: np.ndarray, time: np.ndarray, device: str = 'cuda') -> Predict:
+def eager(ensemble: Ensemble, batch: int) -> Predict:
     """torch as it is, one kernel after the other."""
-    module = trunk.to(device)
-
-    def predict(x: np.ndarray, time: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return module(*inputs_of(x, time, device)).cpu().numpy()
-
-    return predict
+    return _of_module(Trunk(ensemble).to(_DEVICE))
 
 
-def inductor(trunk: Trunk, x: np.ndarray, time: np.ndarray, device: str = 'cuda') -> Predict:
+def inductor(ensemble: Ensemble, batch: int) -> Predict:
     """`torch.compile`; on a GPU with CUDA graphs of its own."""
-    compiled = torch.compile(trunk.to(device), mode='reduce-overhead')
-
-    def predict(x: np.ndarray, time: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return compiled(*inputs_of(x, time, device)).cpu().numpy()
-
-    predict(x, time)  # compiles
+    predict = _of_module(torch.compile(Trunk(ensemble).to(_DEVICE), mode='reduce-overhead'))
+    predict(*(value.cpu().numpy() for value in inputs_of(ensemble, batch)))  # compiles
     return predict
 
 
-def cuda_graph(trunk: Trunk, x: np.ndarray, time: np.ndarray) -> Predict:
+def _of_module(module: Callable[[Tensor, Tensor], Tensor]) -> Predict:
+    def predict(x: np.ndarray, time: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            given = (torch.from_numpy(value).to(_DEVICE) for value in (x, time))
+            return module(*given).cpu().numpy()
+
+    return predict
+
+
+def cuda_graph(ensemble: Ensemble, batch: int) -> Predict:
     """The whole trunk as one captured graph with fixed buffers."""
     require_cuda()
-    module = trunk.to('cuda')
-    buffers = inputs_of(x, time, 'cuda')
+    module, buffers = Trunk(ensemble).to(_DEVICE), inputs_of(ensemble, batch)
     with torch.inference_mode():
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -157,18 +185,21 @@ def cuda_graph(trunk: Trunk, x: np.ndarray, time: np.ndarray) -> Predict:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             out = module(*buffers)
+    return _of_buffers(buffers, out, graph.replay)
 
+
+def _of_buffers(buffers: tuple[Tensor, Tensor], out: Tensor, run: Callable[[], object]) -> Predict:
     def predict(x: np.ndarray, time: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             for buffer, value in zip(buffers, (x, time), strict=True):
                 buffer.copy_(torch.from_numpy(value))
-            graph.replay()
-            return out.cpu().numpy()  # waits, and copies before the next replay
+            run()
+            return out.to('cpu', copy=True).numpy()  # waits; the next call overwrites `out`
 
     return predict
 
 
-def onnxruntime_cuda(ensemble: Ensemble) -> Predict:
+def onnxruntime_cuda(ensemble: Ensemble, batch: int) -> Predict:
     """The live node's ONNX graph in ONNX Runtime's CUDA provider."""
     import onnxruntime
 
@@ -185,8 +216,11 @@ def onnxruntime_cuda(ensemble: Ensemble) -> Predict:
     return lambda x, time: session.run(None, {'x': x, 'time': time})[0]
 
 
-def tensorrt(trunk: Trunk, x: np.ndarray, time: np.ndarray) -> Predict:
-    """Torch-TensorRT from the exported program, float32 without TF32."""
+# --- TensorRT: an engine is built once for weights, shape, versions and device -------------------
+
+
+def tensorrt(ensemble: Ensemble, batch: int) -> Predict:
+    """An engine of Torch-TensorRT from the exported program, float32 without TF32."""
     require_cuda()  # first: the package raises all sorts of things where there is no GPU
     try:
         import torch_tensorrt
@@ -201,17 +235,17 @@ def tensorrt(trunk: Trunk, x: np.ndarray, time: np.ndarray) -> Predict:
     except Exception as error:  # it raises a bare Exception where libnvinfer is missing
         raise Unavailable(_TENSORRT_LIBRARIES.format(error)) from error
     _check_versions(torch_tensorrt.__version__, torch.__version__)
-    inputs = inputs_of(x, time, 'cuda')
-    program = torch.export.export(trunk.to('cuda'), inputs)
-    module = torch_tensorrt.dynamo.compile(
-        program, arg_inputs=inputs, disable_tf32=True, min_block_size=1
-    )
+    trt = importlib.import_module('tensorrt')  # what torch_tensorrt builds with
 
-    def predict(x: np.ndarray, time: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return module(*inputs_of(x, time, 'cuda')).cpu().numpy()
+    def build() -> bytes:
+        inputs = inputs_of(ensemble, batch)
+        program = torch.export.export(Trunk(ensemble).to(_DEVICE), inputs)
+        return torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
+            program, arg_inputs=inputs, disable_tf32=True
+        )
 
-    return predict
+    versions = {'torch_tensorrt': torch_tensorrt.__version__, 'tensorrt': trt.__version__}
+    return _engine(trt, ensemble, batch, build, versions, 'tensorrt')
 
 
 _TENSORRT_LIBRARIES = "torch_tensorrt is there, but TensorRT's libraries are not ({})"
@@ -227,43 +261,73 @@ def _check_versions(package: str, found: str) -> None:
         )
 
 
-def tensorrt_rtx(networks: PriorNetworks, x: np.ndarray, time: np.ndarray) -> Predict:
-    """TensorRT-RTX from the ONNX graph; its engine is kept (`engines.py`)."""
+def tensorrt_rtx(ensemble: Ensemble, batch: int) -> Predict:
+    """TensorRT-RTX from the ONNX graph."""
     require_cuda()
     trt = _import_tensorrt_rtx()
-    capability = '.'.join(map(str, torch.cuda.get_device_capability()))
-    key = {
-        'weights': ' '.join(value[:12] for value in networks.facts.hashes.values()),
-        'shapes': f'batch {_RTX_BATCHES}, dim {networks.ensemble.dim}',
-        'tensorrt_rtx': trt.__version__,
-        'device': f'{torch.cuda.get_device_name()}, compute capability {capability}',
-    }
-    name = 'tensorrt_rtx-' + '-'.join(networks.facts.hashes)
-    content = cached_engine(name, key, lambda: build_tensorrt_rtx(networks.ensemble))
+    versions = {'tensorrt_rtx': trt.__version__}
+
+    def build() -> bytes:
+        return build_tensorrt_rtx(ensemble, batch)
+
+    return _engine(trt, ensemble, batch, build, versions, 'tensorrt_rtx')
+
+
+def _engine(
+    trt: ModuleType,
+    ensemble: Ensemble,
+    batch: int,
+    build: Callable[[], bytes],
+    versions: dict[str, str],
+    name: str,
+) -> Predict:
+    """An engine with the inputs `x` and `time` and one output, from its file or newly built."""
+    weights = weights_hash(ensemble)[:12]
+    device = _device()
+    shapes = f'batch {batch}, dim {ensemble.dim}'
+    key = {'weights': weights, 'shapes': shapes, 'device': device, **versions}
+    content = cached_engine(f'{name}-{weights}-{batch}', key, build)
     engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(content)
     if engine is None:
         raise Unavailable(
-            f"backend 'tensorrt_rtx': engine not loadable on {key['device']}; TensorRT-RTX lists "
-            '7.5, 8.6, 8.9, 12.x. Use another back end'
+            f"backend '{name}': engine not loadable on {device} (TensorRT-RTX lists compute "
+            'capabilities 7.5, 8.6, 8.9 and 12.x); use another back end'
         )
     context = engine.create_execution_context()
-    given, row = inputs_of(x, time, 'cuda')
+    given, row = inputs_of(ensemble, batch)
     out = torch.empty_like(given)
-    context.set_input_shape('x', tuple(given.shape))
-    for tensor, buffer in (('x', given), ('time', row), ('noise', out)):
+    tensors = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    (last,) = (t for t in tensors if engine.get_tensor_mode(t) == trt.TensorIOMode.OUTPUT)
+    for tensor, buffer in (('x', given), ('time', row), (last, out)):
         context.set_tensor_address(tensor, buffer.data_ptr())
 
-    def predict(x: np.ndarray, time: np.ndarray) -> np.ndarray:
-        given.copy_(torch.from_numpy(x))
-        row.copy_(torch.from_numpy(time))
-        context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
-        return out.cpu().numpy()
+    def run() -> None:
+        context.execute_async_v3(_stream())
 
-    return predict
+    return _of_buffers((given, row), out, run)
 
 
-def build_tensorrt_rtx(ensemble: Ensemble) -> bytes:
-    """An engine of the ONNX graph; needs no GPU.
+def _device() -> str:
+    capability = '.'.join(map(str, torch.cuda.get_device_capability()))
+    return f'{torch.cuda.get_device_name()}, compute capability {capability}'
+
+
+def _stream() -> int:
+    return torch.cuda.current_stream().cuda_stream
+
+
+def weights_hash(ensemble: Ensemble) -> str:
+    """sha256 of all that a trunk is made of."""
+    digest = hashlib.sha256(ensemble.offset.tobytes())
+    for network in ensemble.networks:
+        digest.update(repr((network.config, network.copies)).encode())
+        for name, value in sorted(network.weights.items()):
+            digest.update(name.encode() + np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+def build_tensorrt_rtx(ensemble: Ensemble, batch: int) -> bytes:
+    """An engine of the ONNX graph for one batch size; needs no GPU.
 
     Raises:
         Unavailable: TensorRT-RTX is missing or refuses the graph.
@@ -277,7 +341,7 @@ def build_tensorrt_rtx(ensemble: Ensemble) -> bytes:
         raise Unavailable(f"backend 'tensorrt_rtx': graph refused: {parser.get_error(0)}")
     config, profile = builder.create_builder_config(), builder.create_optimization_profile()
     config.clear_flag(trt.BuilderFlag.TF32)
-    profile.set_shape('x', *((batch, ensemble.dim) for batch in _RTX_BATCHES))
+    profile.set_shape('x', *[(batch, ensemble.dim)] * 3)  # least, usual, most
     config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
@@ -285,10 +349,7 @@ def build_tensorrt_rtx(ensemble: Ensemble) -> bytes:
     return bytes(engine)
 
 
-_RTX_BATCHES = (1, 8, 64)  # least, usual, most
-
-
-def _import_tensorrt_rtx() -> Any:
+def _import_tensorrt_rtx() -> ModuleType:
     try:
         import tensorrt_rtx
     except Exception as error:  # libraries that do not load are reported in many ways

@@ -15,6 +15,7 @@ from dposer_core.errors import CheckpointError, ConfigError
 from dposer_core.prior import compose
 from dposer_core.prior.architecture import NUM_PARTS, WholeBodyLayout
 from dposer_core.prior.backends import (
+    BACKENDS,
     Denoiser,
     Ensemble,
     Network,
@@ -28,6 +29,8 @@ from dposer_core.prior.checkpoint import (
 )
 from dposer_core.prior.sde import SubVP
 
+# A GPU is asked for by name: it would save 1 ms of a frame, costs the node torch and a CUDA
+# context, and none of its back ends has run on one yet.
 AUTO_ORDER = ('onnxruntime', 'torch')
 
 _logger = logging.getLogger(__name__)
@@ -152,7 +155,7 @@ def load_prior(
 
     Args:
         name_or_path: for example 'mixed' or 'body'.
-        backend: 'onnxruntime', 'torch', or 'auto' (the first of these that works). One asked
+        backend: a key of `BACKENDS`, or 'auto' (the first of `AUTO_ORDER` that works). One asked
             for by name is used or an error, never replaced.
         num_expression: expression coefficients of the body model, checked against the face part.
 
@@ -166,9 +169,9 @@ def load_prior(
     if is_artefact(path):
         return _load_artefact(path, backend, num_expression)
     if backend != 'auto':
-        if backend not in AUTO_ORDER:
+        if backend not in BACKENDS:
             raise ConfigError(
-                f"prior.backend = '{backend}': choose one of auto, {', '.join(AUTO_ORDER)}"
+                f"prior.backend = '{backend}': choose one of auto, {', '.join(BACKENDS)}"
             )
         return _load(path, backend, num_expression)
     for name in AUTO_ORDER[:-1]:

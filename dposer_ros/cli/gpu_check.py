@@ -72,19 +72,16 @@ def gpu_check(
         raise typer.Exit(1)
 
 
-def ways(device: str = 'cuda') -> dict[str, Callable[..., Any]]:
-    """Back end -> function of (networks, x, row of the time table) that builds it."""
+def ways() -> dict[str, Callable[..., Any]]:
+    """Back end -> function of (ensemble, batch) that builds it."""
     from dposer_core.prior import gpu
 
-    def of_trunk(build: Callable[..., Any], *extra: str) -> Callable[..., Any]:
-        return lambda networks, x, time: build(gpu.Trunk(networks.ensemble), x, time, *extra)
-
     return {
-        'eager': of_trunk(gpu.eager, device),
-        'cuda graph': of_trunk(gpu.cuda_graph),
-        'torch.compile': of_trunk(gpu.inductor, device),
-        'onnxruntime': lambda networks, *_: gpu.onnxruntime_cuda(networks.ensemble),
-        'tensorrt': of_trunk(gpu.tensorrt),
+        'eager': gpu.eager,
+        'cudagraph': gpu.cuda_graph,
+        'torch.compile': gpu.inductor,
+        'onnxruntime': gpu.onnxruntime_cuda,
+        'tensorrt': gpu.tensorrt,
         'tensorrt_rtx': gpu.tensorrt_rtx,
     }
 
@@ -120,7 +117,7 @@ def _check(networks: Any, backend: str, build: Any, batch: int) -> Check:
     x = np.random.default_rng(0).standard_normal((batch, ensemble.dim)).astype(np.float32)
     start = time.perf_counter()
     try:
-        predict = build(networks, x, table(_TIMED_T))
+        predict = build(ensemble, batch)
         build_s = time.perf_counter() - start
         error = max(_error(predict(x, table(t)), networks.reference(x, t)) for t in _TIMES)
         if not error <= SELF_CHECK_LIMIT:  # NaN fails too

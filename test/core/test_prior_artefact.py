@@ -124,7 +124,7 @@ def test_cut_engine_is_rebuilt_with_a_warning(own_cache, caplog) -> None:
 def test_missing_tensorrt_rtx_is_absent_with_the_remedy(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, 'tensorrt_rtx', None)
     with pytest.raises(gpu.Unavailable, match='pip install tensorrt-rtx'):
-        gpu.build_tensorrt_rtx(runtime.read_networks('hand').ensemble)
+        gpu.build_tensorrt_rtx(runtime.read_networks('hand').ensemble, 1)
 
 
 def test_tensorrt_rtx_compiles_the_graph_without_a_gpu() -> None:
@@ -133,7 +133,7 @@ def test_tensorrt_rtx_compiles_the_graph_without_a_gpu() -> None:
     networks = runtime.read_networks('mixed')
     weights = sum(w.nbytes for n in networks.ensemble.networks for k, w in n.weights.items()
                   if k.endswith('.weight') and '_t' not in k and 'embed' not in k)  # fmt: skip
-    engine = gpu.build_tensorrt_rtx(networks.ensemble)
+    engine = gpu.build_tensorrt_rtx(networks.ensemble, 4)
     assert len(engine) > weights
 
 
