@@ -130,9 +130,9 @@ def test_missing_file_is_named(tmp_path):
 
 def test_unknown_backend_is_refused(composition):
     with pytest.raises(
-        ConfigError, match="backend = 'tensorrt': choose one of auto, onnxruntime, torch"
+        ConfigError, match="backend = 'openvino': choose one of auto, onnxruntime, torch"
     ):
-        runtime.load_prior(composition, 'tensorrt')
+        runtime.load_prior(composition, 'openvino')
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def test_start_value_is_used_and_an_integer_serves_for_a_float(make):
     [
         ('fit.window', 1000, r'\[3, 64\]'),
         ('fit.deadline', 'soon', 'expected float'),
-        ('prior.backend', 'tensorrt', 'onnxruntime'),
+        ('prior.backend', 'tensorflow', 'onnxruntime'),
     ],
 )
 def test_bad_start_value_fails_the_check_until_corrected(make, name, value, words):
