@@ -98,7 +98,7 @@ class _LazyTensor:
         ).copy()
 
 
-class _Inert:
+class Inert:
     """Stands for any object whose class we do not know; keeps nothing and does nothing."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -147,11 +147,11 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module == 'torch' and name in _DTYPES:
             return _DTYPES[name]
-        return _KNOWN.get((module, name), _Inert)
+        return _KNOWN.get((module, name), Inert)
 
     def persistent_load(self, pid: Any) -> Any:
         kind, dtype, key, _device, numel = pid
-        if kind != 'storage' or dtype is _Inert:
+        if kind != 'storage' or dtype is Inert:
             raise ValueError(f'unsupported storage {pid!r}')
         return _Storage(self._archive, self._records[f'data/{key}'], dtype, int(numel))
 

@@ -10,31 +10,15 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import numpy as np
 
+from dposer_core.prior.torch_file import Inert
 from training.data.pose_batch import BadClipError
 
 _RECONSTRUCT = getattr(np, '_core', np).multiarray._reconstruct
 _SCALAR = getattr(np, '_core', np).multiarray.scalar
-
-
-class Inert:
-    """Stands for an object whose class is not read."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        return object.__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
-
-    def __setitem__(self, key: Any, value: Any) -> None: ...
-
-    def append(self, value: Any) -> None: ...
-
-    def extend(self, values: Any) -> None: ...
 
 
 def _encode(text: str, encoding: str = 'latin1') -> bytes:
