@@ -87,9 +87,9 @@ def latency(
 ) -> None:
     """Fit recorded keypoints one by one and report how long each frame takes.
 
-    No detector, no ROS graph and no deadline: every frame gets all its iterations. Stages are
-    per person: adapt (message to observation), predict, linearise (residuals and Jacobians),
-    denoise, solve, covariance, report, message (results to messages).
+    No detector, no ROS graph and no deadline: every frame gets all its iterations. Stages per
+    person: predict, linearise (residuals and Jacobians), denoise, solve, covariance, report; of
+    everybody: adapt (message to observations) and message (results to messages).
     """
     from dposer_core.config import from_mapping
     from dposer_ros import measure
@@ -486,10 +486,8 @@ def _print(report: dict[str, Any]) -> None:
         'frame, tracking': report['warm_ms'],
         'frame, cold start': report['cold_ms'],
         'frame, CPU time': report['cpu_ms'],
-        **{
-            f'  {name}, per person': values
-            for name, values in {**report['stages_ms'], **report['messages_ms']}.items()
-        },
+        **{f'  {name}, per person': values for name, values in report['stages_ms'].items()},
+        **{f'  {name}, of all': values for name, values in report['messages_ms'].items()},
     }
     for name, values in rows.items():
         if values:
