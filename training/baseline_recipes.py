@@ -22,6 +22,7 @@ from dposer_core.baselines.vposer import VPoser
 from dposer_core.errors import ConfigError
 from dposer_core.generation_metrics import fid
 from training.baseline_data import PairConfig, PoseData, load_pairs, random_rotations
+from training.lifting import LiftingData
 
 _FID_ROWS = 2000
 _SEED_FIGURES = 7
@@ -82,7 +83,7 @@ class RecipeConfig:
     """What a recipe needs to know."""
 
     method: str
-    """'gmm', 'vposer', 'cvposer', 'gan_s', 'posendf' or 'nrdf'."""
+    """A key of `_RECIPES`."""
     part: str
     """'body', 'hand', 'face' or 'wholebody'."""
     steps: int
@@ -437,6 +438,27 @@ class MixtureRecipe:
         )
 
 
+class LifterRecipe(_Gradient):
+    """GFPose and HuProSO3: bodies given their keypoints."""
+
+    def __init__(self, config, network, terms, data: PoseData, cache: Path) -> None:
+        self.config, self.data = config, LiftingData(data)
+        self.network = new_network(config.method, dict(network))
+        self._setup({'network': self.network}, (0.9, 0.999))
+
+    def step(self, step: int, generator: torch.Generator) -> dict[str, float]:
+        self.network.train()
+        rows = self.data.batch(self.config.batch, generator)
+        draws = (generator,) if self.config.method == 'gfpose' else ()
+        loss = self.network.loss(rows, *draws)
+        self._descend('network', loss, step)
+        return {'loss': float(loss.detach())}
+
+    def measure(self) -> dict[str, float]:
+        with torch.no_grad():
+            return {'loss': float(self.network.loss(self.data.heldout))}
+
+
 _BODY_AND_HAND = ('body', 'hand')
 _RECIPES: dict[str, tuple[Callable[..., Recipe], tuple[str, ...]]] = {
     'gmm': (MixtureRecipe, _BODY_AND_HAND),
@@ -445,6 +467,8 @@ _RECIPES: dict[str, tuple[Callable[..., Recipe], tuple[str, ...]]] = {
     'gan_s': (GanRecipe, _BODY_AND_HAND),
     'posendf': (FieldRecipe, _BODY_AND_HAND),
     'nrdf': (FieldRecipe, _BODY_AND_HAND),
+    'gfpose': (LifterRecipe, ('body',)),
+    'huproso3': (LifterRecipe, ('body',)),
 }
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from dposer_core.baselines.store import BaselineFile
 
 METHODS = ('l2', 'gmm', 'vposer', 'cvposer', 'gan_s', 'posendf', 'nrdf')
+LIFTERS = ('gfpose', 'huproso3')
+"""Networks that make bodies of 2D keypoints; see `lifting`."""
 _OURS = '.safetensors'
 _COUNTER = 'num_batches_tracked'  # of batch normalisation; not stored
 
@@ -62,6 +64,16 @@ def load_baseline(name: str, part: str = 'body', path: str | Path | None = None)
     return network.requires_grad_(False).eval()
 
 
+def load_lifter(name: str, path: str | Path | None = None) -> Any:
+    """One of LIFTERS, ready for evaluation; errors as of `load_baseline`."""
+    from dposer_core.baselines import store
+
+    if name not in LIFTERS:
+        raise ConfigError(f"unknown lifter '{name}'; known: {', '.join(LIFTERS)}")
+    file = store.load_file(path or store.shipped_path(name, 'body'), name, 'body')
+    return build(file).requires_grad_(False).eval()
+
+
 def build(file: 'BaselineFile') -> Any:
     """The module that a file of ours describes.
 
@@ -92,7 +104,16 @@ def new_network(method: str, config: dict[str, Any]) -> Any:
         KeyError: unknown method.
         TypeError: unknown key in `config`.
     """
-    from dposer_core.baselines import distance_field, gan_s, gmm, nrdf, posendf, vposer
+    from dposer_core.baselines import (
+        distance_field,
+        gan_s,
+        gfpose,
+        gmm,
+        huproso3,
+        nrdf,
+        posendf,
+        vposer,
+    )
 
     config_class, network_class = {
         'gmm': (gmm.GmmConfig, gmm.Gmm),
@@ -101,6 +122,8 @@ def new_network(method: str, config: dict[str, Any]) -> Any:
         'gan_s': (gan_s.GanSConfig, gan_s.GanS),
         'posendf': (distance_field.DistanceFieldConfig, posendf.PoseNDF),
         'nrdf': (distance_field.DistanceFieldConfig, nrdf.NRDF),
+        'gfpose': (gfpose.GfPoseConfig, gfpose.GfPose),
+        'huproso3': (huproso3.HuProSo3Config, huproso3.HuProSo3),
     }[method]
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     return network_class(config_class(**values))

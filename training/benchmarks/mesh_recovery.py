@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from dposer_core import rotations, skeleton
-from dposer_core.baselines import load_baseline
+from dposer_core.baselines import lifting, load_baseline, load_lifter
 from dposer_core.body_model import Body, load_body
 from dposer_core.camera import PinholeCamera
 from dposer_core.config import Config
@@ -108,7 +108,14 @@ class Studio:
         self.body, self.seed, self._predictions = KeypointBody(body), seed, predictions
         ends = np.cumsum([0, *(len(poses) for poses in sets.values())])
         self._rows = {name: slice(*ends[i : i + 2]) for i, name in enumerate(sets)}
-        self.scene = self._scene(np.concatenate(list(sets.values())), np.random.default_rng(seed))
+        poses = torch.from_numpy(np.concatenate(list(sets.values())))
+        self.scene = scene(self.body, poses, np.random.default_rng(seed))
+
+    @property
+    def condition(self) -> Tensor:
+        """(N, 75) keypoints for networks that lift them."""
+        seen = self.scene.seen
+        return lifting.condition(seen.pixels, seen.confidence, seen.focal, seen.centre)
 
     def forward(self, variables: dict[str, Tensor]) -> Tensor:
         """Points (B, 25, 3) of a fit's variables."""
@@ -152,19 +159,19 @@ class Studio:
         protocol = method.protocol
         return recover_body(self.scene.seen, start, self.forward, term, protocol).variables
 
-    def _scene(self, poses: np.ndarray, rng: np.random.Generator) -> Scene:
-        truth = standing(len(poses), rng) | {'pose': torch.from_numpy(poses)}
-        joints, points = self.body(truth['global_orient'], truth['pose'], truth['betas'])
-        blank = unseen(len(poses), points.shape[1])
-        pixels = blank.project(points, truth['camera'])
-        noise = NOISE_PX * rng.standard_normal(tuple(pixels.shape))
-        pixels = with_middles(pixels + torch.from_numpy(noise).float())
-        missing = rng.random(tuple(pixels.shape[:2])) < MISSING
-        missing[:, list(_ALWAYS_SEEN)] = False
-        seen = dataclasses.replace(
-            blank, pixels=pixels, confidence=torch.from_numpy(~missing).float()
-        )
-        return Scene(truth, joints.numpy(), seen)
+
+def scene(body: KeypointBody, poses: Tensor, rng: np.random.Generator) -> Scene:
+    """People in poses (N, 63) before `CAMERA`, and what a detector sees of them."""
+    truth = standing(len(poses), rng) | {'pose': poses}
+    joints, points = body(truth['global_orient'], truth['pose'], truth['betas'])
+    blank = unseen(len(poses), points.shape[1])
+    pixels = blank.project(points, truth['camera'])
+    noise = NOISE_PX * rng.standard_normal(tuple(pixels.shape))
+    pixels = with_middles(pixels + torch.from_numpy(noise).float())
+    missing = rng.random(tuple(pixels.shape[:2])) < MISSING
+    missing[:, list(_ALWAYS_SEEN)] = False
+    seen = dataclasses.replace(blank, pixels=pixels, confidence=torch.from_numpy(~missing).float())
+    return Scene(truth, joints.numpy(), seen)
 
 
 def standing(count: int, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -416,9 +423,13 @@ def table_2(options: Options) -> Plan:
     )  # fmt: skip
 
 
-@table('S-4', 'Body mesh recovery, best of several hypotheses', [PACKED_NEED, BODY_NEED])
+@table(
+    'S-4',
+    'Body mesh recovery, best of several hypotheses',
+    [PACKED_NEED, BODY_NEED, baselines_need('gfpose', 'huproso3', part='body')],
+)
 def table_s4(options: Options) -> Plan:
-    """DPoser with one and ten seeds; the best is taken by image and by measure."""
+    """One and ten hypotheses of each; the best is taken by image and by measure."""
     shared = Bench(options, 6 if options.is_quick else 100)
     counts = (1, 10)
     paper = {
@@ -430,20 +441,39 @@ def table_s4(options: Options) -> Plan:
     def columns(name: str) -> list[Column]:
         return [_column(name, f'of {n}', m) for n in counts for m in (PA, _PLAIN)]
 
-    def run() -> Row:
-        values, dposer = {}, shared.dposer()
-        found = [shared.errors(SCRATCH, dposer, i) for i in range(max(counts))]
+    def gfpose(i: int) -> dict[str, np.ndarray]:
+        joints = load_lifter('gfpose').joints(shared.studio.condition, options.seed + 2 + i)
+        return body_recovery_mm(joints.numpy(), shared.studio.scene.joints)
+
+    def huproso3(i: int) -> dict[str, np.ndarray]:
+        rotvecs = load_lifter('huproso3').rotvecs(shared.studio.condition, options.seed + 2 + i)
+        shape = torch.zeros(len(rotvecs), skeleton.NUM_BETAS)
+        pose = {'global_orient': rotvecs[:, 0], 'pose': rotvecs[:, 1:].flatten(1), 'betas': shape}
+        return shared.studio.errors(pose)
+
+    rows = {
+        'GFPose': gfpose,
+        'HuProSO3': huproso3,
+        'DPoser': lambda i: shared.errors(SCRATCH, shared.dposer(), i),
+    }
+
+    def run(label: str) -> Row:
+        values, found = {}, [rows[label](i) for i in range(max(counts))]
         for n in counts:
             best = {key: np.min([f[key] for f in found[:n]], axis=0) for key in found[0]}
             values |= shared.studio.means(best, f'of {n}')
-        return Row('DPoser', values)
+        return Row(label, values)
 
     names = [column.name for column in columns(_EHF)]
     return shared.plan(
         [c for name in (*shared.sets, _EHF) for c in columns(name)],
         tuple(Row(k, dict(zip(names, v, strict=True)), PAPER) for k, v in paper.items()),
-        [Job('DPoser', run)],
-        ("GFPose and HuProSO3: the paper's figures only.",),
+        [Job(label, lambda label=label: run(label)) for label in rows],
+        (
+            'GFPose and HuProSO3: small networks of our own, trained on the same motion before '
+            'the same camera; GFPose gives joints, HuProSO3 rotations, for which the shape is the '
+            'mean one.',
+        ),
     )
 
 
