@@ -117,10 +117,8 @@ def publish(config: BaselineConfig, recipe: Recipe, figures: dict, path: Path) -
     run = dataclasses.asdict(config)
     for name in (*TERMS, 'licence', 'remark', 'network'):
         run.pop(name)
-    used = {'gmm': 'mixture', 'gan_s': 'gan', 'vposer': 'vae', 'cvposer': 'vae'}
-    for name in {used.get(config.method, 'field'), 'pairs'} & set(TERMS):
-        if name != 'pairs' or config.method in ('posendf', 'nrdf'):
-            run[name] = dataclasses.asdict(getattr(config, name))
+    for name in _USED.get(config.method, ()):
+        run[name] = dataclasses.asdict(getattr(config, name))
     weights = {key: value.numpy() for key, value in network.state_dict().items()}
     weights = {k: v for k, v in weights.items() if not k.endswith('num_batches_tracked')}
     sizes = dataclasses.asdict(network.config)
@@ -137,6 +135,16 @@ def publish(config: BaselineConfig, recipe: Recipe, figures: dict, path: Path) -
     sha256 = save_file(path, baseline, half=config.half)
     write_text(path.with_suffix('.md'), card_of(network.name, baseline, sha256, path))
     return sha256
+
+
+_USED = {  # terms of a method
+    'gmm': ('mixture',),
+    'gan_s': ('gan',),
+    'vposer': ('vae',),
+    'cvposer': ('vae',),
+    'posendf': ('field', 'pairs'),
+    'nrdf': ('field', 'pairs'),
+}
 
 
 @torch.no_grad()
