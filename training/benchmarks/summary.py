@@ -239,8 +239,8 @@ def page(results: Mapping[str, TableResult], tables: Mapping[str, str]) -> str:
         '',
         '## Figures of others that are quoted, not run',
         '',
-        "HuMoR and MVAE (table 3), GFPose and HuProSO3 (table S-4), GAN-S's fits (2, S-2) and the "
-        'rows of CLIFF, SMPLer-X, MICA, EMOCA and Hand4Whole are the figures that the paper '
+        "HuMoR and MVAE (table 3), GAN-S's fits (2, S-2) and the rows of "
+        'CLIFF, SMPLer-X, MICA, EMOCA and Hand4Whole are the figures that the paper '
         'prints, marked "paper". On free data a stand-in, the truth with a stated error, takes '
         'the place of these networks, and its row says so.',
     ]
