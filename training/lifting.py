@@ -24,20 +24,22 @@ class LiftingData:
         self._poses, self._body = poses, KeypointBody(load_body())
         chosen = np.linspace(0, len(poses.heldout) - 1, min(_HELD_OUT, len(poses.heldout)))
         held_out = poses.heldout[chosen.astype(int)]
-        self.heldout = self._rows(held_out, np.random.default_rng(_SEED))
+        self.heldout = rows_of(self._body, held_out, np.random.default_rng(_SEED))
 
     def batch(self, count: int, generator: torch.Generator) -> Tensor:
         """(count, 207) rows."""
         seed = int(torch.randint(2**31, (1,), generator=generator))
-        return self._rows(self._poses.batch(count, generator), np.random.default_rng(seed))
+        return rows_of(
+            self._body, self._poses.batch(count, generator), np.random.default_rng(seed)
+        )
 
-    @torch.no_grad()
-    def _rows(self, poses: Tensor, rng: np.random.Generator) -> Tensor:
-        shown = scene(self._body, poses, rng)
-        joints = torch.from_numpy(shown.joints)
-        rotvecs = torch.cat([shown.truth['global_orient'], poses], dim=1)
-        seen = shown.seen
-        given = lifting.condition(seen.pixels, seen.confidence, seen.focal, seen.centre)
-        shape = (len(poses), lifting.NUM_JOINTS, 3)
-        bodies = lifting.Bodies(rotvecs.reshape(shape), joints - joints[:, :1], given)
-        return lifting.pack(bodies)
+
+@torch.no_grad()
+def rows_of(body: KeypointBody, poses: Tensor, rng: np.random.Generator) -> Tensor:
+    """(N, 207) rows of poses (N, 63) raw, each with a camera of its own."""
+    shown = scene(body, poses, rng)
+    joints, seen = torch.from_numpy(shown.joints), shown.seen
+    rotvecs = torch.cat([shown.truth['global_orient'], poses], dim=1)
+    given = lifting.condition(seen.pixels, seen.confidence, seen.focal, seen.centre)
+    shape = (len(poses), lifting.NUM_JOINTS, 3)
+    return lifting.pack(lifting.Bodies(rotvecs.reshape(shape), joints - joints[:, :1], given))

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from dposer_core.baselines.base import PosePrior
     from dposer_core.baselines.store import BaselineFile
 
-METHODS = ('l2', 'gmm', 'vposer', 'cvposer', 'gan_s', 'posendf', 'nrdf')
 LIFTERS = ('gfpose', 'huproso3')
 """Networks that make bodies of 2D keypoints; see `lifting`."""
+METHODS = ('l2', 'gmm', 'vposer', 'cvposer', 'gan_s', 'posendf', 'nrdf', *LIFTERS)
 _OURS = '.safetensors'
 _COUNTER = 'num_batches_tracked'  # of batch normalisation; not stored
 
@@ -62,16 +62,6 @@ def load_baseline(name: str, part: str = 'body', path: str | Path | None = None)
             )
         network = published[name](path)
     return network.requires_grad_(False).eval()
-
-
-def load_lifter(name: str, path: str | Path | None = None) -> Any:
-    """One of LIFTERS, ready for evaluation; errors as of `load_baseline`."""
-    from dposer_core.baselines import store
-
-    if name not in LIFTERS:
-        raise ConfigError(f"unknown lifter '{name}'; known: {', '.join(LIFTERS)}")
-    file = store.load_file(path or store.shipped_path(name, 'body'), name, 'body')
-    return build(file).requires_grad_(False).eval()
 
 
 def build(file: 'BaselineFile') -> Any:

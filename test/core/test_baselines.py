@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dposer_core import rotations
-from dposer_core.baselines import METHODS, build, load_baseline, new_network, store
+from dposer_core.baselines import LIFTERS, METHODS, build, load_baseline, new_network, store
 from dposer_core.baselines.base import (
     LatentPrior,
     PosePrior,
@@ -32,6 +32,7 @@ HAVE_FILES = [
     (file.stem.rpartition('_')[0], file.stem.rpartition('_')[2])
     for file in sorted(store.BASELINE_DIR.glob('*.safetensors'))
 ]
+PRIORS = [(method, part) for method, part in HAVE_FILES if method not in LIFTERS]
 DIMS = {'body': 63, 'hand': 45, 'face': 13, 'wholebody': 166}
 
 
@@ -305,7 +306,7 @@ def test_smplify_mixture_loads_from_an_old_pickle(tmp_path):
         load_baseline('gmm', 'body', path)
 
 
-@pytest.mark.parametrize(('method', 'part'), HAVE_FILES)
+@pytest.mark.parametrize(('method', 'part'), PRIORS)
 def test_shipped_file_prefers_rest_to_wild_poses(method, part):
     assert method in METHODS
     prior = load_baseline(method, part)
@@ -319,6 +320,6 @@ def test_shipped_file_prefers_rest_to_wild_poses(method, part):
 def test_shipped_files_have_cards_and_are_small():
     assert HAVE_FILES
     files = sorted(store.BASELINE_DIR.glob('*.safetensors'))
-    assert sum(file.stat().st_size for file in files) <= 8e6
+    assert sum(file.stat().st_size for file in files) <= 12e6
     for file in files:
         assert store.load_file(file).sha256[:16] in file.with_suffix('.md').read_text()

@@ -2,14 +2,18 @@
 
 import math
 
+import numpy as np
 import pytest
 import roma
 import torch
 
-from dposer_core.baselines import lifting, load_lifter
+from dposer_core.baselines import LIFTERS, lifting, load_baseline
 from dposer_core.baselines.gfpose import GfPose, GfPoseConfig
 from dposer_core.baselines.huproso3 import HuProSo3, HuProSo3Config, affine_map, moebius_map
-from dposer_core.errors import ConfigError
+from dposer_core.body_model import load_body
+from dposer_core.tasks.body_points import KeypointBody
+from training.data.heldout import load_excerpts
+from training.lifting import rows_of
 
 VOLUME = 8 * math.pi**2  # of the rotations, rad^3
 MANY = 8_000
@@ -139,6 +143,14 @@ def test_loss_without_a_generator_is_a_figure() -> None:
     assert other != network.loss(rows)
 
 
-def test_unknown_lifter_is_named() -> None:
-    with pytest.raises(ConfigError, match="'lifter9'; known: gfpose, huproso3"):
-        load_lifter('lifter9')
+@pytest.mark.parametrize('name', LIFTERS)
+def test_shipped_lifter_knows_which_keypoints_are_whose(name) -> None:
+    """Its loss of bodies grows when they get the keypoints of others."""
+    network = load_baseline(name)
+    poses = torch.from_numpy(load_excerpts()[0].pose_rotvec[:, 1:22].reshape(-1, 63)).float()
+    body = KeypointBody(load_body())
+    rows = rows_of(body, poses[:64], np.random.default_rng(0))
+    bodies = lifting.unpack(rows)
+    others = lifting.pack(bodies._replace(seen=bodies.seen.roll(32, dims=0)))
+    with torch.no_grad():
+        assert network.loss(rows) < network.loss(others)

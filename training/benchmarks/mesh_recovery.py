@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from dposer_core import rotations, skeleton
-from dposer_core.baselines import lifting, load_baseline, load_lifter
+from dposer_core.baselines import lifting, load_baseline
 from dposer_core.body_model import Body, load_body
 from dposer_core.camera import PinholeCamera
 from dposer_core.config import Config
@@ -442,11 +442,11 @@ def table_s4(options: Options) -> Plan:
         return [_column(name, f'of {n}', m) for n in counts for m in (PA, _PLAIN)]
 
     def gfpose(i: int) -> dict[str, np.ndarray]:
-        joints = load_lifter('gfpose').joints(shared.studio.condition, options.seed + 2 + i)
+        joints = load_baseline('gfpose').joints(shared.studio.condition, options.seed + 2 + i)
         return body_recovery_mm(joints.numpy(), shared.studio.scene.joints)
 
     def huproso3(i: int) -> dict[str, np.ndarray]:
-        rotvecs = load_lifter('huproso3').rotvecs(shared.studio.condition, options.seed + 2 + i)
+        rotvecs = load_baseline('huproso3').rotvecs(shared.studio.condition, options.seed + 2 + i)
         shape = torch.zeros(len(rotvecs), skeleton.NUM_BETAS)
         pose = {'global_orient': rotvecs[:, 0], 'pose': rotvecs[:, 1:].flatten(1), 'betas': shape}
         return shared.studio.errors(pose)
