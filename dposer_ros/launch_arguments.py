@@ -77,19 +77,6 @@ ARGUMENTS = (
 DETECTOR_ARGUMENTS = ('keypoints_topic', 'camera_info_topic', 'input_type', 'layout')
 """What a launch file that starts the detector knows itself."""
 
-MULTI_CAMERA = (
-    LaunchArgument('cameras', '', 'names of the cameras, separated by commas: left,right,top'),
-    LaunchArgument(
-        'calibration',
-        '',
-        'file of where the cameras stand (.toml, .yaml, .qca.txt); empty: /tf_static',
-    ),
-    LaunchArgument('world_frame', 'world', 'frame of the fused keypoints and of the states'),
-    LaunchArgument('slop', '0.02', 'pictures taken within this many seconds are of one instant'),
-    *(argument for argument in ARGUMENTS if argument.name not in DETECTOR_ARGUMENTS),
-)
-"""Of `multi_camera.launch.py`."""
-
 
 def parse(tokens: Iterable[str]) -> dict[str, str]:
     """Values of all arguments from `name:=value` tokens, checked.
@@ -166,29 +153,23 @@ def camera_names(text: str) -> list[str]:
     return names
 
 
-def check_multi_camera(values: Mapping[str, str]) -> None:
-    """As `check`, of the arguments of several cameras.
+def fusion_parameters(values: Mapping[str, str]) -> dict[str, str | float | bool]:
+    """Parameters of `dposer_fusion`.
 
     Raises:
         ConfigError: names the argument, the value and the remedy.
     """
-    defaults = {argument.name: argument.default for argument in ARGUMENTS}
-    check(defaults | {name: values[name] for name in defaults.keys() & values.keys()})
     camera_names(values['cameras'])
     if values['calibration'] and not Path(values['calibration']).is_file():
         raise ConfigError(f"calibration:='{values['calibration']}': there is no such file")
     try:
-        float(values['slop'])
+        slop = float(values['slop'])
     except ValueError as error:
         raise ConfigError(f"slop:='{values['slop']}': not a number of seconds") from error
-
-
-def fusion_parameters(values: Mapping[str, str]) -> dict[str, str | float | bool]:
-    """Parameters of `dposer_fusion`."""
     names = ('cameras', 'calibration', 'world_frame')
     return {
         **{name: values[name] for name in names},
-        'slop': float(values['slop']),
+        'slop': slop,
         'use_sim_time': values['use_sim_time'] == 'true',
     }
 
@@ -252,3 +233,9 @@ def full_namespace(values: Mapping[str, str]) -> str:
     """The namespace with a leading and no trailing slash; '' for the root."""
     name = values['namespace'].strip('/')
     return f'/{name}' if name else ''
+
+
+def full_topic(values: Mapping[str, str], argument: str) -> str:
+    """The topic of an argument as it is outside of the node's namespace."""
+    name = values[argument]
+    return name if name.startswith('/') else f'{full_namespace(values)}/{name}'

@@ -1,5 +1,7 @@
 """A plan of `dposer_ros.launch_plans` as a description for `ros2 launch`."""
 
+from collections.abc import Callable, Iterable
+
 from launch import LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
@@ -10,14 +12,24 @@ from launch.actions import (
 )
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
+from launch_ros.actions import LifecycleNode, Node
 
-from dposer_ros.launch_plans import PLANS, Include, Plan, Step, share_file, start
+from dposer_ros.launch_arguments import LaunchArgument
+from dposer_ros.launch_plans import PLANS, Include, Step, share_file, start
 
 
 def description(name: str) -> LaunchDescription:
     """The launch description of a plan."""
     plan = PLANS[name]
+    return describe(
+        plan.arguments, lambda values: [action(step, values) for step in start(plan, values)]
+    )
+
+
+def describe(
+    arguments: Iterable[LaunchArgument], actions: Callable[[dict[str, str]], list]
+) -> LaunchDescription:
+    """Arguments, and what is done with their values; an error in `actions` starts no process."""
     declared = [
         DeclareLaunchArgument(
             argument.name,
@@ -25,21 +37,18 @@ def description(name: str) -> LaunchDescription:
             description=argument.help,
             choices=argument.choices or None,
         )
-        for argument in plan.arguments
+        for argument in arguments
     ]
-    return LaunchDescription([*declared, OpaqueFunction(function=_start, args=[plan])])
+
+    def start_all(context) -> list:
+        names = [argument.name for argument in arguments]
+        return actions({name: LaunchConfiguration(name).perform(context) for name in names})
+
+    return LaunchDescription([*declared, OpaqueFunction(function=start_all)])
 
 
-def _start(context, plan: Plan) -> list:
-    """Check everything, then describe what is started; an error here starts no process."""
-    values = {
-        argument.name: LaunchConfiguration(argument.name).perform(context)
-        for argument in plan.arguments
-    }
-    return [_action(step, values) for step in start(plan, values)]
-
-
-def _action(step: Step, values: dict[str, str]):
+def action(step: Step, values: dict[str, str]):
+    """The action of `launch` that makes a step."""
     if isinstance(step, str):
         return LogInfo(msg=step)
     if isinstance(step, Include):
@@ -49,7 +58,8 @@ def _action(step: Step, values: dict[str, str]):
         )
         # Not forwarding: `params_file`, say, means something else in other packages.
         return GroupAction([include], scoped=True, forwarding=False)
-    return Node(
+    kind = LifecycleNode if step.is_lifecycle else Node
+    return kind(
         package=step.package,
         executable=step.executable,
         name=step.name,
@@ -58,6 +68,8 @@ def _action(step: Step, values: dict[str, str]):
         remappings=step.remappings,
         arguments=step.arguments,
         ros_arguments=['--log-level', values['log_level']],
+        respawn=step.respawns,
+        respawn_delay=1.0,
         output='screen',
         emulate_tty=True,
     )

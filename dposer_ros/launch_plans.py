@@ -1,17 +1,18 @@
-"""What the launch files of detectors and viewers start, as plain values: no `launch` is needed.
+"""What the launch files start, as plain values: no `launch` is needed.
 
 `dposer_ros.launch_files` turns a plan into actions of `launch`. Names of other packages' launch
 files, topics and arguments stand here and nowhere else.
 """
 
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dposer_core.errors import ConfigError
-from dposer_ros import launch_arguments
+from dposer_ros import launch_arguments, replay_launch
 from dposer_ros.environment import CHECKOUT
 from dposer_ros.launch_arguments import PACKAGE, LaunchArgument
 
@@ -40,6 +41,8 @@ class Program:
     remappings: list[tuple[str, str]] = field(default_factory=list)
     arguments: list[str] = field(default_factory=list)
     namespace: str = ''
+    is_lifecycle: bool = False
+    respawns: bool = False
 
 
 Step = Include | Program | str
@@ -54,7 +57,7 @@ class Plan:
     packages: Mapping[str, str]
     """ROS package that must be there -> how to get it."""
     steps: Callable[[Mapping[str, str]], list[Step]]
-    """What to start for these values; raises ConfigError."""
+    """What to start for these values; raises ConfigError, and MediaError for a bag."""
 
 
 def start(plan: Plan, values: Mapping[str, str]) -> list[Step]:
@@ -112,13 +115,9 @@ def _image(default: str) -> tuple[LaunchArgument, LaunchArgument]:
     )
 
 
-_LOOK = (
+_FROM = (
     LaunchArgument('image_topic', '', 'image that the overlay is drawn on; empty: no overlay'),
-    LaunchArgument(
-        'camera_info_topic', '', 'its CameraInfo; empty: `camera_info` beside the image'
-    ),
     LaunchArgument('image_transport', 'raw', 'how the image comes', ('raw', 'compressed')),
-    _BY_NAME['model_path'],
     LaunchArgument(
         'fixed_frame',
         '',
@@ -126,6 +125,13 @@ _LOOK = (
         f'{VIEW_FRAME}, made here as the parent of camera_frame',
     ),
     LaunchArgument('camera_frame', 'camera_optical_frame', 'optical frame of the states'),
+)
+_LOOK = (
+    *_FROM,
+    LaunchArgument(
+        'camera_info_topic', '', 'its CameraInfo; empty: `camera_info` beside the image'
+    ),
+    _BY_NAME['model_path'],
     _BY_NAME['use_sim_time'],
     _BY_NAME['log_level'],
 )
@@ -159,6 +165,63 @@ def _look(values: Mapping[str, str], **over: str) -> list[Step]:
 def _need(values: Mapping[str, str], name: str, what: str) -> None:
     if not values[name]:
         raise ConfigError(f'{name}:= is missing: give {what}')
+
+
+# --- the fit -------------------------------------------------------------------------------------
+
+
+def _wholebody(values: Mapping[str, str]) -> list[Step]:
+    launch_arguments.check(values)
+    fit: Step
+    if values['bag']:
+        fit = _replay(values)
+    else:
+        fit = Program(
+            PACKAGE,
+            launch_arguments.EXECUTABLE,
+            launch_arguments.NODE_NAME,
+            [str(launch_arguments.params_file(values)), launch_arguments.parameters(values)],
+            launch_arguments.remappings(values),
+            namespace=values['namespace'],
+            is_lifecycle=True,
+            respawns=values['respawn'] == 'true',
+        )
+    viewer = _look(
+        values,
+        camera_info_topic=launch_arguments.full_topic(values, 'camera_info_topic'),
+        fixed_frame=values['fixed_frame'] or values['output_frame'],
+        use_sim_time='true' if values['bag'] else values['use_sim_time'],
+        layout='',  # of RViz; ours is one of keypoints
+    )
+    return [fit, *viewer]
+
+
+def _replay(values: Mapping[str, str]) -> Include:
+    """The same node, fed from a bag and judged afterwards."""
+    for name, ordinary in (('respawn', 'false'), ('output_frame', '')):
+        if values[name] != ordinary:
+            raise ConfigError(
+                f"{name}:='{values[name]}' has no meaning with bag:='{values['bag']}', which is "
+                f'evaluated in the frame of its keypoints and ends: leave {name} out'
+            )
+    known = replay_launch.ARGUMENTS
+    passed_on = {argument.name: values.get(argument.name, argument.default) for argument in known}
+    replay_launch.commands(passed_on, sys.executable)  # what is wrong is told now
+    return Include(PACKAGE, 'replay_eval.launch.py', passed_on)
+
+
+def _multi_camera(values: Mapping[str, str]) -> list[Step]:
+    keypoints = 'fused/keypoints'
+    fusion = Program(
+        PACKAGE,
+        'dposer_fusion',
+        'dposer_fusion',
+        [launch_arguments.fusion_parameters(values)],
+        [('keypoints', keypoints)],
+        namespace=values['namespace'],
+        respawns=values['respawn'] == 'true',
+    )
+    return [fusion, _fit(values, keypoints)]
 
 
 # --- detectors -----------------------------------------------------------------------------------
@@ -280,6 +343,37 @@ def _foxglove(values: Mapping[str, str]) -> list[Step]:
 
 
 PLANS = {
+    'wholebody': Plan(
+        (
+            *launch_arguments.ARGUMENTS,
+            LaunchArgument(
+                'bag',
+                '',
+                'bag to play in simulated time and to evaluate, as replay_eval.launch.py does',
+            ),
+            _VIZ,
+            *_FROM,
+        ),
+        {},
+        _wholebody,
+    ),
+    'multi_camera': Plan(
+        (
+            LaunchArgument('cameras', '', 'names, separated by commas: left,right,top'),
+            LaunchArgument(
+                'calibration',
+                '',
+                'file of where the cameras stand (.toml, .yaml, .qca.txt); empty: /tf_static',
+            ),
+            LaunchArgument('world_frame', 'world', 'frame of the keypoints and of the states'),
+            LaunchArgument(
+                'slop', '0.02', 'pictures taken within this many seconds are of one instant'
+            ),
+            *_FIT,
+        ),
+        {},
+        _multi_camera,
+    ),
     'yolo': Plan(
         (
             LaunchArgument('model', '', 'pose model of YOLO; others find no keypoints'),

@@ -57,7 +57,7 @@ def commands(values: Mapping[str, str], python: str) -> Commands:
     bag, out = Path(values['bag']), Path(values['out'])
     types = bags.topic_types(bag)
     keypoints, camera = (
-        _topic(values['namespace'], values[name])
+        launch_arguments.full_topic(values, name)
         for name in ('keypoints_topic', 'camera_info_topic')
     )
     if keypoints not in types:
@@ -81,11 +81,3 @@ def commands(values: Mapping[str, str], python: str) -> Commands:
             '--params', str(launch_arguments.params_file(values)),
         ],
     )  # fmt: skip
-
-
-def _topic(namespace: str, name: str) -> str:
-    """The full name of a topic that the node gives relative to its namespace."""
-    if name.startswith('/'):
-        return name
-    prefix = namespace.strip('/')
-    return f'/{prefix}/{name}' if prefix else f'/{name}'

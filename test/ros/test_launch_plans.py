@@ -10,13 +10,18 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from dposer_core.errors import ConfigError
-from dposer_ros import launch_arguments, launch_plans
+from dposer_core.errors import ConfigError, MediaError
+from dposer_ros import bags, launch_arguments, launch_plans, replay_launch
 from dposer_ros.environment import CHECKOUT
 from dposer_ros.launch_plans import PLANS, Include, Program, start
+from test.ros.people_bag import camera_info, keypoints, write_bag
 
 LAUNCH = CHECKOUT / 'launch'
-NEEDED = {'yolo': {'model': 'yolo11n-pose.pt'}, 'zed': {'camera_model': 'zed2i'}}
+NEEDED = {
+    'yolo': {'model': 'yolo11n-pose.pt'},
+    'zed': {'camera_model': 'zed2i'},
+    'multi_camera': {'cameras': 'left,right'},
+}
 """What has no default."""
 
 
@@ -35,6 +40,16 @@ def installed(monkeypatch, tmp_path) -> set[str]:
     pytest.importorskip('ament_index_python')
     monkeypatch.setattr('ament_index_python.packages.get_package_share_directory', share)
     return packages
+
+
+@pytest.fixture
+def bag(tmp_path) -> str:
+    """Keypoints of nobody on /points, and their camera."""
+    messages = [
+        ('/camera_info', 1, bags.CAMERA_TYPE, camera_info()),
+        ('/points', 1, bags.KEYPOINT_TYPE, keypoints(1, [])),
+    ]
+    return str(write_bag(tmp_path / 'bag', messages))
 
 
 def values_of(name: str, **given: str) -> dict[str, str]:
@@ -67,6 +82,91 @@ def test_every_argument_is_explained_and_named_once() -> None:
         names = [argument.name for argument in plan.arguments]
         assert len(set(names)) == len(names)
         assert all(argument.help for argument in plan.arguments)
+
+
+def test_the_live_node_has_its_file_its_parameters_and_its_topics(installed) -> None:
+    steps = started('wholebody', keypoints_topic='/points', hri='true', respawn='true')
+    assert set(steps) == {'dposer_wholebody'}
+    node = steps['dposer_wholebody']
+    file, over = node.parameters
+    assert Path(file).is_file()
+    assert over == {'hri.enable': True, 'use_sim_time': False, 'autostart': True}
+    assert node.remappings == [('keypoints', '/points')]
+    assert node.is_lifecycle and node.respawns
+
+
+def test_the_live_node_brings_its_viewer(installed) -> None:
+    steps = started(
+        'wholebody', viz='rviz', namespace='lab', output_frame='base_link', layout='coco17',
+        image_topic='/cam/image',
+    )  # fmt: skip
+    view = steps['rviz.launch.py'].arguments
+    assert (view['camera_info_topic'], view['image_topic']) == ('/lab/camera_info', '/cam/image')
+    assert view['fixed_frame'] == 'base_link'
+    assert view['layout'] == ''  # coco17 is no file of RViz
+
+
+def test_a_bag_is_played_and_evaluated(installed, bag) -> None:
+    steps = started('wholebody', bag=bag, keypoints_topic='/points', viz='foxglove')
+    assert set(steps) == {'replay_eval.launch.py', 'foxglove.launch.py'}
+    replay = steps['replay_eval.launch.py'].arguments
+    assert set(replay) == {argument.name for argument in replay_launch.ARGUMENTS}
+    assert (replay['bag'], replay['keypoints_topic']) == (bag, '/points')
+    assert steps['foxglove.launch.py'].arguments['use_sim_time'] == 'true'
+
+
+def test_a_bag_that_is_not_there_starts_nothing(installed) -> None:
+    with pytest.raises(MediaError, match=r'/nowhere\.mcap'):
+        start(PLANS['wholebody'], values_of('wholebody', bag='/nowhere.mcap'))
+
+
+def test_a_bag_is_played_when_all_listen_and_judged_by_the_same_parameters(bag, tmp_path) -> None:
+    values = {argument.name: argument.default for argument in replay_launch.ARGUMENTS}
+    values |= {'bag': bag, 'out': str(tmp_path), 'keypoints_topic': 'points', 'rate': '0.5'}
+    commands = replay_launch.commands(values, 'python')
+    live = str(tmp_path / 'live' / 'live.mcap')
+    assert commands.record[-1] == live
+    play = ' '.join(commands.play)
+    assert f'{bag} --topics /points /camera_info --rate 0.5' in play
+    assert play.endswith('--wait-for /points:1,/clock:1')
+    evaluate = ' '.join(commands.evaluate)
+    assert f'--topic /points --compare {live} --camera-topic /camera_info' in evaluate
+    assert evaluate.endswith('config/wholebody.yaml')
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        ({'bag': ''}, 'bag:= is missing'),
+        ({'rate': 'fast'}, "rate:='fast'"),
+        ({'rate': '0'}, "rate:='0'"),
+        ({'autostart': 'false'}, 'wait for the node for ever'),
+        ({'keypoints_topic': 'other'}, 'other.* is not in .*; it has /camera_info, /points'),
+    ],
+)
+def test_a_replay_that_cannot_work_is_refused(bag, given, message) -> None:
+    values = {argument.name: argument.default for argument in replay_launch.ARGUMENTS}
+    values |= {'bag': bag, 'keypoints_topic': 'points'} | given
+    with pytest.raises(ConfigError, match=message):
+        replay_launch.commands(values, 'python')
+
+
+def test_several_cameras_are_fused_and_fitted() -> None:
+    steps = started(
+        'multi_camera', cameras='left,right', slop='0.01', namespace='lab', use_sim_time='true'
+    )
+    fusion = steps['dposer_fusion']
+    assert fusion.parameters == [
+        {
+            'cameras': 'left,right', 'calibration': '', 'world_frame': 'world', 'slop': 0.01,
+            'use_sim_time': True,
+        }
+    ]  # fmt: skip
+    assert fusion.remappings == [('keypoints', 'fused/keypoints')]
+    assert fusion.namespace == 'lab'
+    fit = fit_of(steps)
+    assert fit['keypoints_topic'] == 'fused/keypoints'
+    assert (fit['namespace'], fit['use_sim_time']) == ('lab', 'true')
 
 
 def test_yolo_poses_go_to_the_fit_and_its_image_to_yolo(installed) -> None:
@@ -154,6 +254,13 @@ def test_a_detector_brings_its_viewer(installed, viewer) -> None:
 @pytest.mark.parametrize(
     ('name', 'given', 'message'),
     [
+        ('wholebody', {'viz': 'rqt'}, 'choose one of none, rviz, foxglove'),
+        ('wholebody', {'bag': 'x.mcap', 'respawn': 'true'}, 'leave respawn out'),
+        ('wholebody', {'bag': 'x.mcap', 'output_frame': 'map'}, 'leave output_frame out'),
+        ('multi_camera', {'cameras': 'left'}, 'at least two'),
+        ('multi_camera', {'calibration': '/nowhere.toml'}, 'no such file'),
+        ('multi_camera', {'slop': 'soon'}, 'not a number'),
+        ('multi_camera', {'log_level': 'loud'}, 'choose one of debug'),
         ('yolo', {'model': ''}, 'model:= is missing: give a pose model'),
         ('yolo', {'viz': 'rqt'}, 'choose one of none, rviz, foxglove'),
         ('yolo', {'respawn': 'true', 'autostart': 'false'}, 'set autostart:=true'),
@@ -230,7 +337,7 @@ def stand_ins(monkeypatch) -> None:
         'launch.launch_description_sources': 'PythonLaunchDescriptionSource',
         'launch.substitutions': '',
         'launch_ros': '',
-        'launch_ros.actions': 'Node',
+        'launch_ros.actions': 'LifecycleNode Node',
     }.items():
         module = ModuleType(name)
         for kind in classes.split():
@@ -253,10 +360,11 @@ def test_each_file_declares_its_plan_and_describes_its_steps(name, stand_ins, in
     assert [d.positional[0] for d in declared] == [argument.name for argument in arguments]
     assert [d.default_value for d in declared] == [argument.default for argument in arguments]
     values = values_of(name)
-    actions = opaque.function(values, *opaque.args)
+    actions = opaque.function(values)
     kinds = [type(action).__name__ for action in actions]
     assert len(kinds) == len(start(PLANS[name], values)) and set(kinds) <= {
         'GroupAction',
+        'LifecycleNode',
         'LogInfo',
         'Node',
     }
@@ -288,7 +396,7 @@ PACKAGES = {
     'rviz2': {'rviz2'},
     'tf2_ros': {'static_transform_publisher'},
     'foxglove_bridge': {'foxglove_bridge'},
-    'dposer_ros': {'dposer_wholebody', 'dposer_viz', 'dposer_detector'},
+    'dposer_ros': {'dposer_wholebody', 'dposer_viz', 'dposer_detector', 'dposer_fusion'},
 }
 """Package -> its programs, as stand-ins that say what they were started with."""
 UPSTREAM = """\
@@ -346,6 +454,9 @@ def ament_prefix(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ('name', 'given', 'said', 'programs'),
     [
+        ('wholebody', ['viz:=rviz', 'layout:=coco17'], '',
+         {'dposer_wholebody', 'dposer_viz', 'rviz2', 'static_transform_publisher'}),
+        ('multi_camera', [], '', {'dposer_fusion', 'dposer_wholebody'}),
         ('yolo', ['viz:=rviz'], 'yolo_bringup with of yolo_bringup',
          {'dposer_wholebody', 'dposer_viz', 'rviz2', 'static_transform_publisher'}),
         ('zed', [], 'zed_wrapper with of zed_wrapper', {'dposer_wholebody'}),
