@@ -1,7 +1,8 @@
-"""The pose priors that the paper compares with: L2, GMM, VPoser, CVPoser, GAN-S, Pose-NDF, NRDF.
+"""The priors that the paper compares with: L2, GMM, VPoser, CVPoser, GAN-S, Pose-NDF, NRDF.
 
-`load_baseline('vposer', 'body').loss(pose)` is a scalar for (B, 63) raw axis-angle. The networks
-are in files of their own, imported when they are asked for, so that torch is not needed before.
+`load_baseline('vposer', 'body').loss(pose)` is a scalar for (B, 63) raw axis-angle; those of
+motion, HuMoR and MVAE, take (B, T, 63). The networks are in files of their own, imported when they
+are asked for, so that torch is not needed before.
 """
 
 from pathlib import Path
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from dposer_core.baselines.base import PosePrior
     from dposer_core.baselines.store import BaselineFile
 
-METHODS = ('l2', 'gmm', 'vposer', 'cvposer', 'gan_s', 'posendf', 'nrdf')
+MOTION_METHODS = ('humor', 'mvae')
+METHODS = ('l2', 'gmm', 'vposer', 'cvposer', 'gan_s', 'posendf', 'nrdf', *MOTION_METHODS)
 _OURS = '.safetensors'
 _COUNTER = 'num_batches_tracked'  # of batch normalisation; not stored
 
@@ -92,7 +94,7 @@ def new_network(method: str, config: dict[str, Any]) -> Any:
         KeyError: unknown method.
         TypeError: unknown key in `config`.
     """
-    from dposer_core.baselines import distance_field, gan_s, gmm, nrdf, posendf, vposer
+    from dposer_core.baselines import distance_field, gan_s, gmm, motion, nrdf, posendf, vposer
 
     config_class, network_class = {
         'gmm': (gmm.GmmConfig, gmm.Gmm),
@@ -101,6 +103,8 @@ def new_network(method: str, config: dict[str, Any]) -> Any:
         'gan_s': (gan_s.GanSConfig, gan_s.GanS),
         'posendf': (distance_field.DistanceFieldConfig, posendf.PoseNDF),
         'nrdf': (distance_field.DistanceFieldConfig, nrdf.NRDF),
+        'humor': (motion.MotionConfig, motion.MotionVae),
+        'mvae': (motion.MotionConfig, motion.MotionVae),
     }[method]
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     return network_class(config_class(**values))
