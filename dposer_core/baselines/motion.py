@@ -7,7 +7,7 @@ paper the two share state, training and use.
 
 Deviations: the body is described about its pelvis, as the table of motion denoising sees it. So
 root, ground and contacts, and the terms that need them, are left out, and there is no heading to
-turn away. Networks are a quarter as wide. Rotations enter and leave as 6D (HuMoR: matrices in,
+turn away. Networks are small. Rotations enter and leave as 6D (HuMoR: matrices in,
 rotation vectors out), changes are added to them and the sum is made a rotation again. The mixture
 over the first state has two parts of it, pose and velocities of joints; the rest follows.
 """

@@ -27,12 +27,13 @@ from dposer_core.tasks.optimise import Stages, optimise
 class RolloutProtocol:
     """Steps and weights."""
 
-    stages: Stages = Stages(1, 250)
-    start_rate: float = 0.03
-    """Adam's, of the first pose, rad."""
-    velocity_rate: float = 0.1
+    stages: Stages = Stages(1, 200, betas=(0.9, 0.95))
+    """Adam soon forgets the first steps, whose gradients are large for all that follows."""
+    start_rate: float = 0.02
+    """Of the first pose, rad."""
+    velocity_rate: float = 0.06
     """Of its joints' velocities, m/s."""
-    latent_rate: float = 0.1
+    latent_rate: float = 0.05
     agreement_m: float = 0.03
     """Standard deviation of the difference of the joints told in two ways; with the authors'
     weight, which is that of the data, it would be their noise."""
