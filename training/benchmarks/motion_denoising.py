@@ -438,7 +438,7 @@ _OF_LIVE = (
 )
 _OF_MOTION = (
     'MVAE, HuMoR: small ones trained on half an hour of our motion; they begin with the fit '
-    "without prior. The paper's figures are of large ones trained on AMASS."
+    "without prior, smoothed. The paper's figures are of large ones trained on AMASS."
 )
 
 
