@@ -18,11 +18,19 @@ from dposer_core.baselines import new_network
 from dposer_core.baselines.distance_field import kinematic_parents, quat_wxyz
 from dposer_core.baselines.gan_s import GanS
 from dposer_core.baselines.gmm import Gmm
+from dposer_core.baselines.motion import (
+    KIND_WEIGHT,
+    KINDS,
+    KL_WEIGHT,
+    MotionVae,
+    squared_errors,
+)
 from dposer_core.baselines.vposer import VPoser
 from dposer_core.errors import ConfigError
 from dposer_core.generation_metrics import fid
 from training.baseline_data import PairConfig, PoseData, load_pairs, random_rotations
 from training.lifting import LiftingData
+from training.motion_data import MotionData
 
 _FID_ROWS = 2000
 _SEED_FIGURES = 7
@@ -79,6 +87,28 @@ class MixtureTerms:
 
 
 @dataclass(frozen=True)
+class MotionTerms:
+    """Of HuMoR and MVAE; shares are of the steps. Source: HuMoR's settings, for both."""
+
+    frames: int = 10
+    """States of a stretch."""
+    body: float = 1.0
+    """Of the squared error of the joints of the rotations, m^2."""
+    agreement: float = 1.0
+    """Of the squared distance, m^2, between these and the joints of the state."""
+    anneal_share: float = 0.25
+    """In these the weight of the divergence rises from 0."""
+    given_share: float = 0.05
+    """In these every step begins at the true state ..."""
+    rolled_share: float = 0.10
+    """... and from here on none."""
+    statistics: int = 2000
+    """Stretches that means and scales are of."""
+    start_steps: int = 20
+    """Of expectation and maximisation, for the mixture over first states."""
+
+
+@dataclass(frozen=True)
 class RecipeConfig:
     """What a recipe needs to know."""
 
@@ -98,7 +128,7 @@ class Recipe(Protocol):
     """One method's training."""
 
     network: Any
-    data: PoseData
+    data: PoseData | MotionData
 
     def step(self, step: int, generator: torch.Generator) -> dict[str, float]:
         """Make one step; returns its losses."""
@@ -121,7 +151,7 @@ def new_recipe(
     config: RecipeConfig,
     network: Mapping[str, Any],
     terms: Mapping[str, Any],
-    data: PoseData,
+    data: PoseData | MotionData,
     cache: Path,
 ) -> Recipe:
     """The recipe of `config.method`.
@@ -129,8 +159,8 @@ def new_recipe(
     Args:
         config: the run.
         network: sizes that differ from the method's defaults.
-        terms: 'vae', 'gan', 'field', 'mixture' and 'pairs', each its dataclass here.
-        data: poses.
+        terms: of every method by its key in TERMS.
+        data: poses; motions for the methods of MOTION_METHODS.
         cache: folder for distances that take long to measure.
 
     Raises:
@@ -438,6 +468,105 @@ class MixtureRecipe:
         )
 
 
+class MotionRecipe(_Gradient):
+    """HuMoR and MVAE: stretches retold, from early on each step from what was made of the last."""
+
+    network: MotionVae
+
+    def __init__(self, config, network, terms, data: MotionData, cache: Path) -> None:
+        from training.evaluate import open_body_offsets
+
+        self.config, self.data, self.terms = config, data, terms['motion']
+        self.network = new_network(config.method, network)
+        bones = open_body_offsets()[: skeleton.BODY_JOINTS.stop]
+        self.network.bones.copy_(torch.from_numpy(bones.flatten()))
+        generator = torch.Generator().manual_seed(config.seed)
+        motion = data.batch(self.terms.statistics, self.terms.frames + 1, generator)
+        self._measure_scales(self.network.states(motion))
+        starts = self._measure_starts(motion)
+        sizes = {'components': self.network.config.components}
+        mixture = MixtureRecipe(config, sizes, terms, starts, cache)
+        for step in range(self.terms.start_steps):
+            mixture.step(step, generator)
+        self.network.start.load_state_dict(mixture.network.state_dict())
+        self._setup({'network': self.network}, (0.9, 0.999))
+
+    def step(self, step: int, generator: torch.Generator) -> dict[str, float]:
+        self.network.train()
+        terms, count = self.terms, self.config.batch
+        states = self.network.states(self.data.batch(count, terms.frames + 1, generator))
+        shape, progress = (count, terms.frames - 1), step / self.config.steps
+        fading = (terms.rolled_share - progress) / (terms.rolled_share - terms.given_share)
+        given = torch.rand(shape, generator=generator) < fading
+        noise = torch.randn((*shape, self.network.config.latent), generator=generator)
+        followed = self.network.follow(states, noise, given)
+        truth, told = (s[..., KINDS['joints']] for s in (states[:, 1:], followed.states))
+        placed = self.network.joints(self.network.rotmat(followed.states)).flatten(-2)
+        errors = squared_errors(followed.states, states[:, 1:])
+        annealed = min(1.0, progress / terms.anneal_share)
+        losses = {kind: KIND_WEIGHT[kind] * error.mean() for kind, error in errors.items()} | {
+            'body': terms.body * (placed - truth).square().sum(dim=-1).mean(),
+            'agreement': terms.agreement * (placed - told).square().sum(dim=-1).mean(),
+            'divergence': annealed * KL_WEIGHT * followed.divergence.mean(),
+        }
+        self._descend('network', torch.stack(list(losses.values())).sum(), step)
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        network = self.network
+        states = network.states(self.data.heldout)
+        followed = network.follow(states)
+        before, after = states[:, :-1].flatten(0, 1), states[:, 1:].flatten(0, 1)
+        guess = network.decode(before, network.expect(before)[0])
+
+        def error_mm(found: Tensor, truth: Tensor) -> float:
+            ours, theirs = (network.joints(network.rotmat(state)) for state in (found, truth))
+            return 1000 * float((ours - theirs).norm(dim=-1).mean())
+
+        return {
+            'retold_mm': error_mm(followed.states, states[:, 1:]),
+            'divergence_nats': float(followed.divergence.mean()),
+            'next_mm': error_mm(guess, after),
+            'next_if_still_mm': error_mm(before, after),
+        }
+
+    def _measure_scales(self, states: Tensor) -> None:
+        """Of states (N, T, 252); one for each kind, as joints that never move would get none."""
+        network = self.network
+        network.mean.copy_(states.mean(dim=(0, 1)))
+        for part in KINDS.values():
+            network.scale[part] = (states - network.mean)[..., part].square().mean().sqrt()
+            network.change_scale[part] = states[..., part].diff(dim=1).square().mean().sqrt()
+
+    def _measure_starts(self, motion: Tensor) -> '_Rows':
+        """What the mixture over first states is fitted to, after measuring its scales likewise."""
+        network = self.network
+        velocity = network.states(motion)[:, 0, KINDS['velocities']]
+        network.start_mean.copy_(torch.cat([motion[:, 1], velocity], dim=1).mean(dim=0))
+        centred = network.start_row(motion[:, 1], velocity)
+        for part in (slice(0, velocity.shape[1]), slice(velocity.shape[1], None)):
+            network.start_scale[part] = centred[:, part].square().mean().sqrt()
+        return _Rows(network.start_row(motion[:, 1], velocity))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows that a mixture is fitted to."""
+
+    rows: Tensor
+    """(N, D)."""
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.rows.shape[1]
+
+    def batch(self, count: int, generator: torch.Generator) -> Tensor:
+        """All of them, as a mixture wants many."""
+        return self.rows
+
+
 class LifterRecipe(_Gradient):
     """GFPose and HuProSO3: bodies given their keypoints."""
 
@@ -467,6 +596,8 @@ _RECIPES: dict[str, tuple[Callable[..., Recipe], tuple[str, ...]]] = {
     'gan_s': (GanRecipe, _BODY_AND_HAND),
     'posendf': (FieldRecipe, _BODY_AND_HAND),
     'nrdf': (FieldRecipe, _BODY_AND_HAND),
+    'humor': (MotionRecipe, ('body',)),
+    'mvae': (MotionRecipe, ('body',)),
     'gfpose': (LifterRecipe, ('body',)),
     'huproso3': (LifterRecipe, ('body',)),
 }
@@ -551,4 +682,5 @@ TERMS: dict[str, type] = {
     'field': FieldTerms,
     'mixture': MixtureTerms,
     'pairs': PairConfig,
+    'motion': MotionTerms,
 }

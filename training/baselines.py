@@ -27,7 +27,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from dposer_core.baselines import build
+from dposer_core.baselines import MOTION_METHODS, build
 from dposer_core.baselines.store import BaselineFile, as_stored, save_file, shipped_path
 from dposer_core.errors import ConfigError
 from dposer_core.files import write_text
@@ -37,11 +37,13 @@ from training.baseline_recipes import (
     FieldTerms,
     GanTerms,
     MixtureTerms,
+    MotionTerms,
     Recipe,
     RecipeConfig,
     VaeTerms,
     new_recipe,
 )
+from training.motion_data import MotionData
 from training.pack import PACKED
 from training.result import source_commit
 from training.run_folder import RunFolder, TrainingError
@@ -63,6 +65,7 @@ class BaselineConfig(RecipeConfig):
     field: FieldTerms = FieldTerms()
     mixture: MixtureTerms = MixtureTerms()
     pairs: PairConfig = PairConfig()
+    motion: MotionTerms = MotionTerms()
     save_every: int = 200
     threads: int = 1
     half: bool = True
@@ -117,7 +120,7 @@ def publish(config: BaselineConfig, recipe: Recipe, figures: dict, path: Path) -
     run = dataclasses.asdict(config)
     for name in (*TERMS, 'licence', 'remark', 'network'):
         run.pop(name)
-    for name in _USED.get(config.method, ()):
+    for name in _TERMS_USED.get(config.method, ()):
         run[name] = dataclasses.asdict(getattr(config, name))
     weights = {key: value.numpy() for key, value in network.state_dict().items()}
     weights = {k: v for k, v in weights.items() if not k.endswith('num_batches_tracked')}
@@ -137,13 +140,15 @@ def publish(config: BaselineConfig, recipe: Recipe, figures: dict, path: Path) -
     return sha256
 
 
-_USED = {  # terms of a method
+_TERMS_USED = {
     'gmm': ('mixture',),
-    'gan_s': ('gan',),
     'vposer': ('vae',),
     'cvposer': ('vae',),
+    'gan_s': ('gan',),
     'posendf': ('field', 'pairs'),
     'nrdf': ('field', 'pairs'),
+    'humor': ('motion', 'mixture'),
+    'mvae': ('motion', 'mixture'),
 }
 
 
@@ -165,6 +170,11 @@ Recorded motion of the CMU archives, without subjects 02 and 03 and without clip
 theirs; drawn by the weights of our own body prior and mirrored at random, with none of its
 widening. The data used in this project was obtained from mocap.cs.cmu.edu. The database was
 created with funding from NSF EIA-0196217. Held out: CMU subjects 02 and 03.""",
+    'motion': """\
+Recorded motion of the CMU archives at 30 frames a second, without its root, and without subjects
+02 and 03 and without clips that repeat theirs; mirrored at random. The data used in this project
+was obtained from mocap.cs.cmu.edu. The database was created with funding from NSF EIA-0196217.
+Held out: 20 excerpts of 2 s of CMU subjects 02 and 03.""",
     'hand': """\
 Synthetic hands around 110 snapshots of the Handy project (MIT, (c) 2020-2021 Stewart Smith).
 Held out: every 50th, of the same generator.""",
@@ -206,7 +216,7 @@ sha256 of the tensors `{sha256[:16]}` |
 
 ## Data
 
-{_DATA[baseline.part]}
+{_DATA['motion' if baseline.method in MOTION_METHODS else baseline.part]}
 
 ## Held-out figures
 
@@ -247,8 +257,12 @@ def run(path: Path, data: Path = PACKED, out: Path | None = None, ship: bool = F
             f'{folder.path} holds a run with other settings; delete it or give another --out'
         )
     with np.load(data) as packed:
-        poses = PoseData(packed, config.part, config.seed)
-    recipe = new_recipe(config, config.network, config.terms(), poses, home)
+        rows = (
+            MotionData(packed, data.parent, home)
+            if config.method in MOTION_METHODS
+            else PoseData(packed, config.part, config.seed)
+        )
+    recipe = new_recipe(config, config.network, config.terms(), rows, home)
     columns = (
         TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
         TimeElapsedColumn(), TimeRemainingColumn(),

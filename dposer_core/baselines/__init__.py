@@ -1,7 +1,8 @@
-"""The pose priors that the paper compares with: L2, GMM, VPoser, CVPoser, GAN-S, Pose-NDF, NRDF.
+"""The priors that the paper compares with: L2, GMM, VPoser, CVPoser, GAN-S, Pose-NDF, NRDF.
 
-`load_baseline('vposer', 'body').loss(pose)` is a scalar for (B, 63) raw axis-angle. The networks
-are in files of their own, imported when they are asked for, so that torch is not needed before.
+`load_baseline('vposer', 'body').loss(pose)` is a scalar for (B, 63) raw axis-angle; those of
+motion, HuMoR and MVAE, take (B, T, 63). The networks are in files of their own, imported when they
+are asked for, so that torch is not needed before.
 """
 
 from pathlib import Path
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
 LIFTERS = ('gfpose', 'huproso3')
 """Networks that make bodies of 2D keypoints; see `lifting`."""
-METHODS = ('l2', 'gmm', 'vposer', 'cvposer', 'gan_s', 'posendf', 'nrdf', *LIFTERS)
+MOTION_METHODS = ('humor', 'mvae')
+METHODS = (
+    'l2', 'gmm', 'vposer', 'cvposer', 'gan_s', 'posendf', 'nrdf', *MOTION_METHODS, *LIFTERS
+)  # fmt: skip
 _OURS = '.safetensors'
 _COUNTER = 'num_batches_tracked'  # of batch normalisation; not stored
 
@@ -100,6 +104,7 @@ def new_network(method: str, config: dict[str, Any]) -> Any:
         gfpose,
         gmm,
         huproso3,
+        motion,
         nrdf,
         posendf,
         vposer,
@@ -114,6 +119,8 @@ def new_network(method: str, config: dict[str, Any]) -> Any:
         'nrdf': (distance_field.DistanceFieldConfig, nrdf.NRDF),
         'gfpose': (gfpose.GfPoseConfig, gfpose.GfPose),
         'huproso3': (huproso3.HuProSo3Config, huproso3.HuProSo3),
+        'humor': (motion.MotionConfig, motion.MotionVae),
+        'mvae': (motion.MotionConfig, motion.MotionVae),
     }[method]
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     return network_class(config_class(**values))

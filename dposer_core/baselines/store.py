@@ -28,7 +28,7 @@ class BaselineFile:
     """One trained competitor with all that is needed to use it."""
 
     method: str
-    """'gmm', 'vposer', 'cvposer', 'gan_s', 'posendf' or 'nrdf'."""
+    """One of `dposer_core.baselines.METHODS` but 'l2'."""
     part: str
     """'body', 'hand', 'face' or 'wholebody'."""
     config: dict[str, Any]

@@ -20,6 +20,42 @@ _NUM_BODY = skeleton.BODY_JOINTS.stop
 _TIPS = ('thumb', 'index', 'middle', 'ring', 'pinky')
 
 
+class Chain:
+    """Forward kinematics of a tree of joints, whole levels at once."""
+
+    def __init__(self, parents: Sequence[int]) -> None:
+        """`parents`: (J,) places in the chain, parents before children; the first is ignored."""
+        self.parents = torch.tensor([0, *parents[1:]])
+        depth = [0]
+        for parent in parents[1:]:
+            depth.append(depth[parent] + 1)
+        self._levels = [
+            [i for i, d in enumerate(depth) if d == level] for level in range(1, max(depth) + 1)
+        ]
+        # Levels one after another, then back to the order of the chain.
+        listed = [0, *(i for level in self._levels for i in level)]
+        self._order = torch.tensor(np.argsort(listed))
+        self._row = {joint: row for row, joint in enumerate(listed)}
+
+    def __call__(self, local: Tensor, root: Tensor, bones: Tensor) -> tuple[Tensor, Tensor]:
+        """World rotations (B, J, 3, 3) and places (B, J, 3) of the joints.
+
+        Args:
+            local: (B, J - 1, 3, 3) rotations of all joints but the first, which does not turn.
+            root: (B or 1, 1, 3) place of the first joint.
+            bones: (B or 1, J, 3) from each joint's parent to it, at rest.
+        """
+        turned = [torch.eye(3).expand(len(local), 1, 3, 3)]
+        placed = [root.expand(len(local), 1, 3)]
+        for level in self._levels:
+            parents = [self._row[int(self.parents[i])] for i in level]
+            above = torch.cat(turned, dim=1)[:, parents]
+            origin = torch.cat(placed, dim=1)[:, parents]
+            turned.append(above @ local[:, [i - 1 for i in level]])
+            placed.append(origin + (above @ bones[:, level, :, None])[..., 0])
+        return torch.cat(turned, dim=1)[:, self._order], torch.cat(placed, dim=1)[:, self._order]
+
+
 class PosedPart:
     """The chain of some joints, of which all but the first are posed."""
 
@@ -30,37 +66,21 @@ class PosedPart:
         rest = np.asarray(body.tables.joint_template, dtype=np.float32)
         self._rest = torch.from_numpy(rest[self.joints])
         parents = [place[int(skeleton.PARENTS[joint])] for joint in self.joints[1:]]
-        self._parents = torch.tensor([0, *parents])
-        self._bones = self._rest - self._rest[self._parents]
-        depth = [0]
-        for parent in parents:
-            depth.append(depth[parent] + 1)
-        self._levels = [
-            [i for i, d in enumerate(depth) if d == level] for level in range(1, max(depth) + 1)
-        ]
-        # Levels one after another, then back to the order of `joints`.
-        listed = [0, *(i for level in self._levels for i in level)]
-        self._order = torch.tensor(np.argsort(listed))
-        self._row = {joint: row for row, joint in enumerate(listed)}
+        self._chain = Chain([0, *parents])
+        self._bones = self._rest - self._rest[self._chain.parents]
 
     def transforms(self, pose: Tensor, rest: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """World rotations (B, J, 3, 3) and joints (B, J, 3) of poses (B, 3 (J - 1)) raw.
 
         `rest`: (B, J, 3) rest joints of other shapes; None: the mean shape.
         """
-        batch = len(pose)
-        local = rotations.rotvec_to_rotmat(pose.reshape(batch, -1, 3))
-        turned = [torch.eye(3).expand(batch, 1, 3, 3)]
-        root = self._rest[None, :1] if rest is None else rest[:, :1]
-        placed = [root.expand(batch, 1, 3)]
-        bones = self._bones[None] if rest is None else rest - rest[:, self._parents]
-        for level in self._levels:
-            parents = [self._row[int(self._parents[i])] for i in level]
-            above = torch.cat(turned, dim=1)[:, parents]
-            origin = torch.cat(placed, dim=1)[:, parents]
-            turned.append(above @ local[:, [i - 1 for i in level]])
-            placed.append(origin + (above @ bones[:, level, :, None])[..., 0])
-        return torch.cat(turned, dim=1)[:, self._order], torch.cat(placed, dim=1)[:, self._order]
+        return self.place(rotations.rotvec_to_rotmat(pose.reshape(len(pose), -1, 3)), rest)
+
+    def place(self, local: Tensor, rest: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `transforms`, of rotation matrices (B, J - 1, 3, 3)."""
+        if rest is None:
+            return self._chain(local, self._rest[None, :1], self._bones[None])
+        return self._chain(local, rest[:, :1], rest - rest[:, self._chain.parents])
 
 
 class PartVertices:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import yaml
 
 import training.evaluate
 from dposer_core import rotations, skeleton
-from dposer_core.baselines import load_baseline
+from dposer_core.baselines import MOTION_METHODS, load_baseline
 from dposer_core.baselines.distance_field import quat_wxyz
 from dposer_core.errors import ConfigError
 from test.packed_bodies import packed_bodies
@@ -34,7 +35,17 @@ def quick(monkeypatch):
     monkeypatch.setattr(baseline_data, '_COMPOSED_HELD_OUT', 20)
     monkeypatch.setattr(baseline_data, '_HELD_OUT_PAIRS', 40)
     monkeypatch.setattr('training.baseline_recipes._FID_ROWS', 50)
+    runs = [walk(frames) for frames in (30, 12, 40)]
+    monkeypatch.setattr('training.motion_data.load_runs', lambda *_: runs)
+    heldout = SimpleNamespace(subject='cmu02', body=walk(20).numpy())
+    monkeypatch.setattr('training.motion_data.load_excerpts', lambda: [heldout])
     torch.set_num_threads(1)
+
+
+def walk(frames: int) -> torch.Tensor:
+    """(frames, 63) of joints that swing."""
+    phase = torch.linspace(0, 6, 63) + 0.2 * torch.arange(frames)[:, None]
+    return 0.3 * phase.sin()
 
 
 @pytest.fixture
@@ -60,11 +71,14 @@ def write_config(path: Path, method: str, part: str, **values) -> Path:
         'gan_s': {'neurons': 8, 'latent': 4},
         'posendf': {'widths': [8]},
         'nrdf': {'widths': [8]},
+        'humor': {'width': 16, 'latent': 4, 'components': 2, 'groups': 4},
+        'mvae': {'width': 8, 'latent': 4, 'components': 2, 'groups': 0, 'experts': 2},
     }.get(method, {'neurons': 8, 'latent': 4})
     content = {
         'method': method, 'part': part, 'steps': 4, 'batch': 8, 'save_every': 2, 'network': sizes,
         'mixture': {'rows': 200}, 'pairs': {'pool': 100, 'pairs': 50, 'candidates': 8},
-        'gan': {'rounds': 2}, **values,
+        'gan': {'rounds': 2}, 'motion': {'frames': 4, 'statistics': 200, 'start_steps': 2},
+        **values,
     }  # fmt: skip
     path.write_text(yaml.safe_dump(content))
     return path
@@ -75,6 +89,7 @@ def write_config(path: Path, method: str, part: str, **values) -> Path:
     [
         ('gmm', 'hand'), ('vposer', 'body'), ('vposer', 'face'), ('vposer', 'wholebody'),
         ('cvposer', 'body'), ('gan_s', 'body'), ('posendf', 'body'), ('nrdf', 'hand'),
+        ('humor', 'body'), ('mvae', 'body'),
     ],
 )  # fmt: skip
 def test_stopped_run_ends_like_one_that_was_not(method, part, packed, tmp_path, monkeypatch):
@@ -98,7 +113,8 @@ def test_stopped_run_ends_like_one_that_was_not(method, part, packed, tmp_path, 
     assert all(np.isfinite(v) for k, v in whole.items() if k not in ('file', 'sha256'))
     prior = load_baseline(method, part, whole['file'])
     dim = {'body': 63, 'hand': 45, 'face': 13, 'wholebody': 166}[part]
-    assert torch.isfinite(prior.loss(torch.zeros(2, dim)))
+    shape = (2, 5, dim) if method in MOTION_METHODS else (2, dim)
+    assert torch.isfinite(prior.loss(torch.zeros(shape)))
     assert whole['sha256'][:16] in Path(whole['file']).with_suffix('.md').read_text()
 
 
@@ -111,6 +127,17 @@ def test_training_lowers_the_loss_of_held_out_poses(packed, tmp_path):
         )  # fmt: skip
         figures[steps] = baselines.run(config, packed, tmp_path / f'{steps}')
     assert figures[60]['reconstruction_deg'] < 0.8 * figures[1]['reconstruction_deg']
+
+
+@pytest.mark.parametrize('method', MOTION_METHODS)
+def test_training_teaches_to_retell_a_motion(method, packed, tmp_path):
+    figures = {}
+    for steps in (1, 20):
+        config = write_config(
+            tmp_path / f'{steps}.yaml', method, 'body', steps=steps, batch=16, learning_rate=0.02
+        )
+        figures[steps] = baselines.run(config, packed, tmp_path / f'{steps}')
+    assert figures[20]['retold_mm'] < 0.7 * figures[1]['retold_mm']
 
 
 def test_mixture_finds_two_clusters(packed, tmp_path):

@@ -12,6 +12,7 @@ from dposer_core.prior.sampling import normal_draw
 from dposer_core.tasks.body_points import BodyPoints
 from dposer_core.tasks.optimise import Stages
 from dposer_core.tasks.prior_term import NoTerm
+from training.benchmarks import motion_denoising
 from training.benchmarks.motion_denoising import (
     AsLive,
     Clips,
@@ -19,6 +20,7 @@ from training.benchmarks.motion_denoising import (
     Found,
     Live,
     Optimised,
+    RolledOut,
     noisy,
     partial,
 )
@@ -95,6 +97,26 @@ def test_partner_of_the_live_fitter_sees_no_future_and_no_spine(body):
     assert torch.equal(found[:, 14], again[:, 14])
     assert not torch.equal(found[:, 29], again[:, 29])
     assert bool(found[:, 13].isnan().all())
+
+
+def test_prior_of_motion_is_given_the_observed_joints_their_noise_and_the_first_fit(
+    body, monkeypatch
+):
+    seen, points, given = clips(body, noisy(40), 0.02), BodyPoints(body), []
+
+    def search(*arguments):
+        given.extend(arguments)
+        return arguments[1]
+
+    monkeypatch.setattr(motion_denoising, 'denoise_by_rollout', search)
+    first = Found(seen.truth, 0.5 * torch.from_numpy(poses()[0]))
+    found = RolledOut('prior', lambda clips, points: first)(seen, points)
+    observed, start, part, prior, noise_m = given
+    assert observed is seen.observed and part is points.part
+    assert (prior, noise_m) == ('prior', 0.04)
+    assert torch.equal(start, 0.5 * torch.from_numpy(poses()))
+    assert torch.equal(found.poses, first.poses)  # what the search found
+    torch.testing.assert_close(found.joints[0], points.joints(first.poses))
 
 
 def test_live_fitter_follows_exact_joints(body):
