@@ -13,7 +13,7 @@ import yaml
 
 import training.evaluate
 from dposer_core import rotations, skeleton
-from dposer_core.baselines import MOTION_METHODS, load_baseline
+from dposer_core.baselines import LIFTERS, MOTION_METHODS, load_baseline
 from dposer_core.baselines.distance_field import quat_wxyz
 from dposer_core.errors import ConfigError
 from test.packed_bodies import packed_bodies
@@ -72,6 +72,8 @@ def write_config(path: Path, method: str, part: str, **values) -> Path:
         'posendf': {'widths': [8]},
         'nrdf': {'widths': [8]},
         'humor': {'width': 16, 'latent': 4, 'components': 2, 'groups': 4},
+        'gfpose': {'hidden': 8, 'embed': 4},
+        'huproso3': {'hidden': 8, 'embed': 4, 'layers': 2},
         'mvae': {'width': 8, 'latent': 4, 'components': 2, 'groups': 0, 'experts': 2},
     }.get(method, {'neurons': 8, 'latent': 4})
     content = {
@@ -89,6 +91,7 @@ def write_config(path: Path, method: str, part: str, **values) -> Path:
     [
         ('gmm', 'hand'), ('vposer', 'body'), ('vposer', 'face'), ('vposer', 'wholebody'),
         ('cvposer', 'body'), ('gan_s', 'body'), ('posendf', 'body'), ('nrdf', 'hand'),
+        ('gfpose', 'body'), ('huproso3', 'body'),
         ('humor', 'body'), ('mvae', 'body'),
     ],
 )  # fmt: skip
@@ -113,6 +116,7 @@ def test_stopped_run_ends_like_one_that_was_not(method, part, packed, tmp_path, 
     assert all(np.isfinite(v) for k, v in whole.items() if k not in ('file', 'sha256'))
     prior = load_baseline(method, part, whole['file'])
     dim = {'body': 63, 'hand': 45, 'face': 13, 'wholebody': 166}[part]
+    dim = 207 if method in LIFTERS else dim
     shape = (2, 5, dim) if method in MOTION_METHODS else (2, dim)
     assert torch.isfinite(prior.loss(torch.zeros(shape)))
     assert whole['sha256'][:16] in Path(whole['file']).with_suffix('.md').read_text()
