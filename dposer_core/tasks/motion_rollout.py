@@ -57,7 +57,7 @@ def denoise_by_rollout(
     noise_m: float,
     protocol: RolloutProtocol = RolloutProtocol(),
 ) -> Tensor:
-    """Body poses (B, T, 63) raw of clips of equal length.
+    """Body poses (B, T, 63) raw of clips of equal length, at least two frames a horizon.
 
     Args:
         observed: (B, T, 22, 3) metres, the pelvis as it is without rotation and translation.
