@@ -166,7 +166,7 @@ def test_search_lowers_the_error_to_what_was_observed(method, body):
     start = truth + 0.2 * torch.randn(truth.shape)
 
     def error(steps: int) -> float:
-        protocol = RolloutProtocol(Stages(1, steps))
+        protocol = RolloutProtocol(horizons=2, stages=Stages(1, steps))
         found = denoise_by_rollout(observed, start, points.part, network, 0.01, protocol)
         assert found.shape == truth.shape
         return float((points.joints(found[0]) - observed[0]).norm(dim=-1).mean())
