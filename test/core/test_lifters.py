@@ -82,6 +82,29 @@ def test_maps_keep_rotations_and_their_volume(kind) -> None:
     assert change.exp().mean() == pytest.approx(1.0, abs=0.06)
 
 
+@pytest.mark.parametrize('kind', ['affine', 'moebius 0', 'moebius 1', 'moebius 2'])
+def test_volume_of_a_map_is_that_of_automatic_differentiation(kind) -> None:
+    """At every rotation; the mean over all of them would hide errors that cancel."""
+    torch.manual_seed(7)
+    for x in roma.random_rotmat(5):
+        here, change, _ = turned(x[None], kind)
+
+        def moved(tangent, x=x, here=here[0]):
+            """Turn seen from where the map takes `x`, rad, of a turn at `x`."""
+            after, _, _ = turned((x @ torch.linalg.matrix_exp(crossing(tangent)))[None], kind)
+            relative = here.T @ after[0]
+            return ((relative - relative.T) / 2)[[2, 0, 1], [1, 2, 0]]
+
+        jacobian = torch.autograd.functional.jacobian(moved, torch.zeros(3))
+        expected = torch.linalg.det(jacobian).abs().log()
+        torch.testing.assert_close(change[0], expected, atol=1e-4, rtol=0.0)  # float32
+
+
+def crossing(v: torch.Tensor) -> torch.Tensor:
+    """(3, 3) whose product with w is the cross product of (3,) v and w."""
+    return torch.linalg.cross(v.expand(3, 3), torch.eye(3)).T
+
+
 @pytest.fixture
 def flow() -> HuProSo3:
     """Far from the identity."""
