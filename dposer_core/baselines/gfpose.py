@@ -3,7 +3,8 @@
 Source: Ci et al., CVPR 2023. Here the 22 joints of the body stand for 17 of Human3.6M, OpenPose's
 25 points are the condition, the process is DPoser's sub-VP one with its noise predicted, and the
 network is smaller. The condition is left out of one training row in ten, so that the same network
-also knows bodies that nobody sees.
+also knows bodies that nobody sees; single points go missing as in the table, and joints are never
+masked.
 """
 
 from dataclasses import dataclass
