@@ -85,7 +85,8 @@ READINGS: Mapping[str, tuple[Reading, ...]] = {
         Reading(
             'DPoser', 'CMU of 10 PA-MPJPE',
             'GFPose was trained for this very camera and noise, DPoser for no camera at all; ten '
-            'samples of it are ten poses, where ten fits from one start are nearly one',
+            'samples of it are ten poses, where ten fits from one start are nearly one. HuProSO3 '
+            'is last: its samples have its density, which is broad after a short training',
         ),
     ),
     'S-5': (Reading('DPoser', 'CMU left_leg min', 'arms: CVPoser, trained for this task, knows '
