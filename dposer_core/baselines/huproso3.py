@@ -3,8 +3,8 @@
 Source: Duenkel et al., CVPR 2024, with the layers of Liu et al., CVPR 2023: a Moebius map of one
 column of a rotation matrix on the circle that another leaves it, and an affine map of its
 quaternion. Both have exact inverses and densities. A joint depends on those above it through the
-rotations of its parent and of that one's parent; the root is the orientation that the camera sees. Here one Moebius
-centre stands for their mixtures, and the network is small.
+rotations of its parent and of that one's parent; the root is the orientation that the camera sees.
+Here one Moebius centre stands for their mixtures, and the network is small.
 """
 
 import math
