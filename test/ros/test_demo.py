@@ -1,5 +1,6 @@
 """`dposer demo` from end to end, on a second of real video."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -62,7 +63,7 @@ def test_ctrl_c_ends_all_processes_and_keeps_the_recording(tmp_path: Path) -> No
     finally:
         process.kill()
     assert process.returncode == 130, text
-    assert not [child for child in children if child.is_running()]
+    assert not [child for child in children if is_alive(child)]
     assert read_recording(tmp_path / 'demo.mcap').images
 
 
@@ -78,4 +79,11 @@ def test_ctrl_c_before_the_first_frame(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode != 0
-    assert not [child for child in children if child.is_running()]
+    assert not [child for child in children if is_alive(child)]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Also not a dead one whom the init process, which has taken it over, has yet to bury."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
