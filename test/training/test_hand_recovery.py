@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dposer_core.body_model import load_body
-from dposer_core.errors import ModelFileError
+from dposer_core.errors import ConfigError, ModelFileError
 from dposer_core.tasks.mesh_recovery import HAND
 from dposer_core.tasks.prior_term import NoTerm
 from training.benchmarks import hand_recovery
@@ -55,6 +55,19 @@ def test_hands_are_whole_in_the_picture_and_fingers_point_up(studio):
 def test_stand_in_is_about_as_far_off_as_the_published_predictions(studio):
     errors = studio.errors(studio.start('initialised', np.zeros(45)))
     assert 6 < errors['a', 'exact']['PA-MPJPE'] < 11  # Hand4Whole on FreiHAND: 8.5 mm
+
+
+def test_published_predictions_are_where_fits_begin(studio, tmp_path, monkeypatch):
+    truth = {name: value.numpy() for name, value in studio.truth.items()}
+    pose = np.concatenate([truth['global_orient'], truth['pose']], axis=1)
+    file = tmp_path / 'hand4whole.npz'
+    np.savez(file, pose=pose, shape=truth['betas'], cam_trans=truth['camera'])
+    monkeypatch.setattr(studio, '_predictions', file)
+    begun = studio.start('initialised', np.zeros(45))
+    assert studio.errors(begun)['a', 'exact']['PA-MPVPE'] < 0.01  # mm: it is the truth
+    np.savez(file, pose=pose[1:], shape=truth['betas'][1:], cam_trans=truth['camera'][1:])
+    with pytest.raises(ConfigError, match='predictions, there are'):
+        studio.start('initialised', np.zeros(45))
 
 
 def test_f_score_counts_what_lies_near_in_either_direction():

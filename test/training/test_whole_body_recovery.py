@@ -80,6 +80,23 @@ def test_stand_in_is_about_as_far_off_as_the_published_predictions(studio):
     assert 7 < errors['PA-MPVPE hands'].mean() < 15  # 11 mm
 
 
+def test_published_predictions_are_where_fits_begin(studio, tmp_path, monkeypatch):
+    truth = {name: value.numpy() for name, value in studio.truth.items()}
+    names = ('body_pose', 'left_hand_pose', 'right_hand_pose', 'jaw_pose')
+    pieces = dict(zip(names, np.split(truth['pose'], [63, 108, 153], axis=1), strict=True))
+    body = load_body('')
+    rest = np.zeros((len(truth['betas']), 55, 3))
+    pelvis = body.joints(rest, truth['betas'], 0 * truth['expression'])[:, 0]
+    whole = {name: truth[name] for name in ('global_orient', 'betas', 'expression')}
+    file = tmp_path / 'smplerx.npz'
+    np.savez(file, transl=truth['camera'] - pelvis, **pieces, **whole)
+    monkeypatch.setattr(studio, '_predictions', file)
+    begun = studio.start(INITIALISED, np.zeros(DIM))
+    for name, value in studio.truth.items():
+        torch.testing.assert_close(begun[name], value, atol=1e-5, rtol=0.0)
+    assert max(value.max() for value in studio.errors(begun).values()) < 0.01  # mm
+
+
 def test_figures_are_means_of_their_own_set(studio):
     values = np.r_[np.full(COUNTS['a'], 1.0), np.full(COUNTS['b'], 4.0)]
     assert studio.means({MEASURES[0]: values}, SCRATCH) == {

@@ -16,6 +16,7 @@ that makes it about as far off as Hand4Whole on FreiHAND.
 import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ from dposer_core.tasks.mesh_recovery import (
 from dposer_core.tasks.prior_term import CompetitorTerm, DiffusionTerm, NoTerm, PriorTerm
 from training.benchmarks.generation import BODY_NEED, PACKED_NEED, baselines_need
 from training.benchmarks.mesh_recovery import turned, unseen
+from training.benchmarks.predictions import read_predictions
 from training.benchmarks.report import PAPER, Column, Row
 from training.benchmarks.tables import Job, Options, Plan, table
 from training.benchmarks.task_data import MEASURE_ONLY, hand_sets, load_diffusion
@@ -70,9 +72,19 @@ _STRONGER = 4.0
 class Studio:
     """Hands before the camera, each seen twice: as detected and exactly."""
 
-    def __init__(self, body: Body, sets: dict[str, np.ndarray], seed: int) -> None:
-        """`sets`: poses (n, 45) of right hands by name; all are fitted as one batch."""
-        self._body, self._seed = body, seed
+    def __init__(
+        self,
+        body: Body,
+        sets: dict[str, np.ndarray],
+        seed: int,
+        predictions: Path | None = None,
+    ) -> None:
+        """`sets`: poses (n, 45) of right hands by name; all are fitted as one batch.
+
+        `predictions`: Hand4Whole's, those of a set's detected and then of its exact images, one
+        set after another; None: the stand-in's.
+        """
+        self._body, self._seed, self._predictions = body, seed, predictions
         self._hand = KeypointBody(body, POINT_NAMES[RIGHT_HAND_POINTS], _CHAIN)
         self._vertices = np.flatnonzero(np.isin(body.weights.argmax(axis=1), _CHAIN))
         shots = [self._photograph(poses) for poses in sets.values()]
@@ -95,18 +107,22 @@ class Studio:
     def start(self, start: str, mean: np.ndarray) -> dict[str, Tensor]:
         """Where a fit begins; `mean` (45,) raw."""
         count = len(self.truth['pose'])
+        found = {'betas': torch.zeros(count, skeleton.NUM_BETAS)}
         if start == _SCRATCH:
-            found = {
+            found |= {
                 'global_orient': torch.tensor([_PALM]).float().repeat(count, 1),
                 'pose': torch.from_numpy(mean.astype(np.float32)).repeat(count, 1),
             }
+        elif self._predictions is not None:
+            read = read_predictions(self._predictions, 'hand4whole', count)
+            found |= {name: torch.from_numpy(values) for name, values in read.items()}
         else:
             draw = normal_draw(self._seed + 1)
-            found = {
+            found |= {
                 name: turned(self.truth[name], sigma * draw(tuple(self.truth[name].shape)))
                 for name, sigma in _START_SIGMA.items()
             }
-        found['betas'] = torch.zeros(count, skeleton.NUM_BETAS)
+        # Files place a hand by conventions of their own; its size in the picture tells enough.
         return found | {'camera': place_by_size(self.seen, self.forward(found), _EDGES)}
 
     def fit(
@@ -278,7 +294,7 @@ def table_s9(options: Options) -> Plan:
     """Every prior, from scratch and initialised, with detected and exact keypoints."""
     rows, mean, hashes = methods(options)
     poses = hand_sets(options, 40 if options.is_quick else 500)
-    studio = Studio(load_body(''), poses, options.seed)
+    studio = Studio(load_body(''), poses, options.seed, options.predictions)
     stronger = next(reversed(rows))
 
     def run(label: str) -> Row:
@@ -291,7 +307,9 @@ def table_s9(options: Options) -> Plan:
             for (name, kind), errors in studio.errors(found).items():
                 values |= {_column(name, start, kind, k).name: v for k, v in errors.items()}
         if label == _START:
-            note = 'before the fit; initialised it stands in for Hand4Whole'
+            is_stand_in = options.predictions is None
+            whose = 'stands in for' if is_stand_in else 'is that of'
+            note = f'before the fit; initialised it {whose} Hand4Whole'
             return Row(label, values, note=note, compare='Hand4Whole')
         if label == stronger:
             return Row(label, values, note="not the paper's weight", compare='DPoser-hand')
@@ -314,7 +332,9 @@ def table_s9(options: Options) -> Plan:
             'none. Errors after rotation, translation and scale, of 21 points and of the '
             'vertices; F: share of the mesh within 5 and 15 mm.',
             f'Initialised: the truth with an error of {_START_SIGMA} rad per axis in place of '
-            'Hand4Whole, mean shape.',
+            'Hand4Whole, mean shape.'
+            if options.predictions is None
+            else f'Initialised: predictions of {options.predictions.name}.',
             f"Weights of the competitors' losses: {_WEIGHTS}, so that all pull as hard as DPoser; "
             'L2 about the mean pose.',
             "Needs for the paper's own figures: FreiHAND (lmb.informatik.uni-freiburg.de), MANO "

@@ -93,6 +93,10 @@ FORMATS: Mapping[str, Format] = {
 }  # fmt: skip
 
 
+TABLES: Mapping[str, str] = {'2': 'cliff', 'S-9': 'hand4whole', '8': 'smplerx', 'S-14': 'smplerx'}
+"""Table -> format of the file that its fits may start from, one prediction an image."""
+
+
 def read_predictions(path: Path, kind: str, count: int) -> dict[str, np.ndarray]:
     """Variables by name, each (count, size) float32.
 

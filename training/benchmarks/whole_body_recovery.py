@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -51,6 +52,7 @@ from training.benchmarks.mesh_recovery import (
     unseen,
     with_middles,
 )
+from training.benchmarks.predictions import read_predictions
 from training.benchmarks.report import PAPER, Column, Row
 from training.benchmarks.tables import Job, Need, Options, Plan, table
 from training.benchmarks.task_data import MEASURE_ONLY, load_diffusion, wholebody_sets
@@ -128,9 +130,19 @@ class Judge:
 class Studio:
     """Whole bodies before the camera."""
 
-    def __init__(self, body: Body, sets: dict[str, np.ndarray], seed: int) -> None:
-        """`sets`: rows (n, D) raw by name; they are fitted as one batch and measured apart."""
-        self.judge, self.seed = Judge(body), seed
+    def __init__(
+        self,
+        body: Body,
+        sets: dict[str, np.ndarray],
+        seed: int,
+        predictions: Path | None = None,
+    ) -> None:
+        """`sets`: rows (n, D) raw by name; they are fitted as one batch and measured apart.
+
+        `predictions`: SMPLer-X's of these images, one set after another; None: the stand-in's.
+        """
+        self.judge, self.seed, self._predictions = Judge(body), seed, predictions
+        self._tables = body.tables
         self._points = KeypointBody(body, get_layout(LAYOUT).names, WHOLE_BODY_CHAIN)
         ends = np.cumsum([0, *(len(rows) for rows in sets.values())])
         self._rows = {name: slice(*ends[i : i + 2]) for i, name in enumerate(sets)}
@@ -168,6 +180,8 @@ class Studio:
         found |= {'pose': average[:, :split], 'expression': average[:, split:]}
         if kind == SCRATCH:
             return found
+        if self._predictions is not None:
+            return self._predicted(self._predictions, count)
         draw = normal_draw(self.seed + 1)
         sizes = (BODY_DIM, split - BODY_DIM - JAW_DIM, JAW_DIM)
         sigma = torch.cat(
@@ -180,6 +194,21 @@ class Studio:
             noise = spread * draw(tuple(self.truth[name].shape))
             found[name] = turned(self.truth[name], noise)
         return found | {'camera': self.truth['camera']}  # a prediction brings its camera along
+
+    def _predicted(self, path: Path, count: int) -> dict[str, Tensor]:
+        """What SMPLer-X says of the images."""
+        read = read_predictions(path, 'smplerx', count)
+        parts = [read[name] for name in ('body_pose', 'left_hand_pose', 'right_hand_pose')]
+        dirs = self._tables.joint_dirs[0, :, : skeleton.NUM_BETAS]
+        pelvis = self._tables.joint_template[0] + read['betas'] @ dirs.T  # where `transl` is zero
+        found = {
+            'global_orient': read['global_orient'],
+            'pose': np.concatenate([*parts, read['jaw_pose']], axis=1),
+            'betas': read['betas'],
+            'expression': read['expression'],
+            'camera': read['camera'] + pelvis,
+        }
+        return {name: torch.from_numpy(np.float32(values)) for name, values in found.items()}
 
     def fit(self, kind: str, prior: Prior, mean: np.ndarray) -> dict[str, np.ndarray]:
         """(N,) mm by measure of what a fit with some prior finds."""
@@ -277,7 +306,7 @@ class WholeBodies:
 
     @cached_property
     def studio(self) -> Studio:
-        return Studio(self.body, self.sets, self.options.seed)
+        return Studio(self.body, self.sets, self.options.seed, self.options.predictions)
 
     def dposer(self, name: str = 'mixed', protocol: RecoveryProtocol = WHOLE_BODY) -> Prior:
         """DPoser-X of one training."""
@@ -353,9 +382,10 @@ class WholeBodies:
         )
 
 
+_L2 = '"GMM & L2": L2 about the mean hands and face, our weight 1.'
 _STAND_IN = (
     f'Initialised: exact keypoints, and the truth with an error of {_START_SIGMA} rad per axis in '
-    'place of SMPLer-X (mean shape). "GMM & L2": L2 about the mean hands and face, our weight 1.'
+    f'place of SMPLer-X (mean shape). {_L2}'
 )
 _KINDS = (SCRATCH, INITIALISED)
 _START = 'start'
@@ -384,9 +414,8 @@ def _priors_plan(
         for kind in _KINDS:
             begun = shared.studio.start(kind, shared.mean)
             values |= shared.studio.means(shared.studio.errors(begun), kind)
-        return Row(
-            _START, values, note='before the fit; stands in for SMPLer-X', compare='SMPLer-X'
-        )
+        whose = 'stands in for' if options.predictions is None else 'that of'
+        return Row(_START, values, note=f'before the fit; {whose} SMPLer-X', compare='SMPLer-X')
 
     def live() -> Row:
         values = shared.studio.means(shared.studio.live(shared.body), SCRATCH)
@@ -401,7 +430,12 @@ def _priors_plan(
 
     jobs = [Job(_START, start), *(Job(label, lambda label=label: fit(label)) for label in rows)]
     shared.dposer()  # its hash belongs to the plan
-    return shared.plan([*jobs, Job('live fitter', live)], _KINDS, paper, on, _STAND_IN)
+    start_of = (
+        _STAND_IN
+        if options.predictions is None
+        else f'Initialised: exact keypoints, and predictions of {options.predictions.name}. {_L2}'
+    )
+    return shared.plan([*jobs, Job('live fitter', live)], _KINDS, paper, on, start_of)
 
 
 @table('8', 'Whole-body mesh recovery', _NEEDS)

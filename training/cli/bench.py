@@ -13,7 +13,7 @@ from dposer_core.errors import ConfigError
 from dposer_core.files import whole, write_text
 from training.benchmarks import all_tables, figures, report, tables
 from training.benchmarks import summary as lines
-from training.benchmarks.predictions import read_predictions
+from training.benchmarks.predictions import TABLES, read_predictions
 from training.benchmarks.report import TableResult
 
 _DATA_HELP = "'free', or a packed file in the form of `dposer data pack`."
@@ -48,14 +48,18 @@ def table(
         None, help='Measure this prior (.safetensors) instead of the shipped one.'
     ),
     predictions: Path | None = typer.Option(
-        None, help="CLIFF's published answers for the images of table 2, not the stand-in."
+        None,
+        help='Published answers for the images, not the stand-in: of CLIFF (table 2), Hand4Whole '
+        '(S-9) or SMPLer-X (8, S-14).',
     ),
 ) -> None:
     """Run table ID, or what is left of it, and write it beside the paper's numbers."""
     _check_data(data)
     entry = tables.get_table(id)
-    if predictions is not None and entry.id != '2':
-        raise ConfigError(f'--predictions: table {entry.id} does not start from a file; 2 does')
+    if predictions is not None and entry.id not in TABLES:
+        raise ConfigError(
+            f'--predictions: table {entry.id} does not start from a file; {", ".join(TABLES)} do'
+        )
     console = _console(stderr=True)
     options = tables.Options(
         data=data,
