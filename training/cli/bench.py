@@ -60,6 +60,8 @@ def table(
         raise ConfigError(
             f'--predictions: table {entry.id} does not start from a file; {", ".join(TABLES)} do'
         )
+    if predictions is not None and not predictions.exists():
+        raise ConfigError(f'--predictions: {predictions} does not exist; give a file or a folder')
     console = _console(stderr=True)
     options = tables.Options(
         data=data,
