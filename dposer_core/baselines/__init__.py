@@ -1,8 +1,9 @@
 """The priors that the paper compares with: L2, GMM, VPoser, CVPoser, GAN-S, Pose-NDF, NRDF.
 
 `load_baseline('vposer', 'body').loss(pose)` is a scalar for (B, 63) raw axis-angle; those of
-motion, HuMoR and MVAE, take (B, T, 63). The networks are in files of their own, imported when they
-are asked for, so that torch is not needed before.
+motion, HuMoR and MVAE, take (B, T, 63), and GFPose and HuProSO3, which lift keypoints, rows of
+`lifting`. The networks are in files of their own, imported when they are asked for, so that torch
+is not needed before.
 """
 
 from pathlib import Path

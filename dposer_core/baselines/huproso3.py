@@ -107,7 +107,7 @@ class HuProSo3(nn.Module):
 
     def _matrix(self, layer: int, context: Tensor) -> Tensor:
         values = self.affine[layer](context)
-        # Near the identity in the sense that it can always be inverted: |tanh| / 4 over 4 rows.
+        # All that is added has a norm below 4 * 0.24 < 1, so the matrix can always be inverted.
         return torch.eye(4) + 0.24 * torch.tanh(values.reshape(*values.shape[:-1], 4, 4))
 
 

@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -441,12 +441,14 @@ def table_s4(options: Options) -> Plan:
     def columns(name: str) -> list[Column]:
         return [_column(name, f'of {n}', m) for n in counts for m in (PA, _PLAIN)]
 
+    lifter = cache(load_baseline)  # read once, not for every hypothesis
+
     def gfpose(i: int) -> dict[str, np.ndarray]:
-        joints = load_baseline('gfpose').joints(shared.studio.condition, options.seed + 2 + i)
+        joints = lifter('gfpose').joints(shared.studio.condition, options.seed + 2 + i)
         return body_recovery_mm(joints.numpy(), shared.studio.scene.joints)
 
     def huproso3(i: int) -> dict[str, np.ndarray]:
-        rotvecs = load_baseline('huproso3').rotvecs(shared.studio.condition, options.seed + 2 + i)
+        rotvecs = lifter('huproso3').rotvecs(shared.studio.condition, options.seed + 2 + i)
         shape = torch.zeros(len(rotvecs), skeleton.NUM_BETAS)
         pose = {'global_orient': rotvecs[:, 0], 'pose': rotvecs[:, 1:].flatten(1), 'betas': shape}
         return shared.studio.errors(pose)
