@@ -74,6 +74,9 @@ ARGUMENTS = (
     ),
 )
 
+_OF_LAUNCH = ('bag', 'viz')
+"""What starts more than the node."""
+
 DETECTOR_ARGUMENTS = ('keypoints_topic', 'camera_info_topic', 'input_type', 'layout')
 """What a launch file that starts the detector knows itself."""
 
@@ -89,6 +92,11 @@ def parse(tokens: Iterable[str]) -> dict[str, str]:
         name, separator, value = token.partition(':=')
         if not separator:
             raise ConfigError(f"'{token}' is not of the form name:=value")
+        if name in _OF_LAUNCH:
+            raise ConfigError(
+                f"'{name}' is an argument of `ros2 launch dposer_ros wholebody.launch.py`; this "
+                'starts the node alone (docs/EVALUATION.md and docs/VIEW.md say how without it)'
+            )
         if name not in values:
             near = difflib.get_close_matches(name, values, n=1, cutoff=0.0)[0]
             raise ConfigError(f"unknown argument '{name}'; did you mean '{near}'?")

@@ -21,6 +21,7 @@ def test_defaults_pass_the_check() -> None:
     [
         (['model=x.npz'], 'not of the form name:=value'),
         (['model_pth:=x.npz'], "did you mean 'model_path'"),
+        (['bag:=x.mcap'], "'bag' is an argument of `ros2 launch"),
         (['model_path:=/nowhere/x.npz'], "'/nowhere/x.npz': there is no such file"),
         (['params_file:=/nowhere/x.yaml'], 'there is no such file'),
         (['prior_checkpoint:=/nowhere/x.safetensors'], 'there is no such file'),

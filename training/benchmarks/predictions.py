@@ -97,14 +97,14 @@ TABLES: Mapping[str, str] = {'2': 'cliff', 'S-9': 'hand4whole', '8': 'smplerx', 
 """Table -> format of the file that its fits may start from, one prediction an image."""
 
 
-def read_predictions(path: Path, kind: str, count: int) -> dict[str, np.ndarray]:
+def read_predictions(path: Path, kind: str, count: int | None = None) -> dict[str, np.ndarray]:
     """Variables by name, each (count, size) float32.
 
     Args:
         path: an .npz, a .json (one object, or a list of one object an image), a MICA .npy, or a
             folder of such files in the order of their names, one or more images each.
         kind: a key of `FORMATS`.
-        count: images that there are.
+        count: images that there are; None: as many as predictions.
 
     Raises:
         ConfigError: another length or convention than expected; says which.
@@ -118,6 +118,7 @@ def read_predictions(path: Path, kind: str, count: int) -> dict[str, np.ndarray]
     parts = [_variables(_arrays(file, form), form, file) for file in files]
     found = {name: np.concatenate([part[name] for part in parts]) for name in form.pieces}
     lengths = {name: len(values) for name, values in found.items()}
+    count = max(lengths.values()) if count is None else count
     if set(lengths.values()) != {count}:
         raise ConfigError(
             f'{path}: {form.name} has {max(lengths.values())} predictions, there are {count} '
@@ -144,8 +145,9 @@ def _arrays(path: Path, form: Format) -> dict[str, np.ndarray]:
                 return {'code': loaded}
             return {key: loaded[key] for key in loaded.files}
     except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        reason = str(error).partition('. If you trust')[0]  # numpy's advice to unpickle it
         raise ConfigError(
-            f'{path} cannot be read as predictions of {form.name}: {error}'
+            f'{path} cannot be read as predictions of {form.name}: {reason}'
         ) from error
 
 

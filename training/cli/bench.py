@@ -62,6 +62,8 @@ def table(
         )
     if predictions is not None and not predictions.exists():
         raise ConfigError(f'--predictions: {predictions} does not exist; give a file or a folder')
+    if predictions is not None:
+        read_predictions(predictions, TABLES[entry.id])  # what is wrong is told now
     console = _console(stderr=True)
     options = tables.Options(
         data=data,
