@@ -133,17 +133,14 @@ def joint_sources(present: np.ndarray, inlier: np.ndarray) -> np.ndarray:
     return sources
 
 
-def unseen_rotations(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whose rotation no point tells of, since it has points on one side only.
+def seen_below_only(seen: np.ndarray) -> np.ndarray:
+    """(55,) whether nothing is seen but below the joint, whose rotation is then the root's too.
 
     Args:
         seen: (133,) points that are evidence.
-
-    Returns:
-        (55,) nothing is seen below the joint; (55,) nothing is seen but below it.
     """
     below = _BELOW_MATRIX @ seen.astype(np.float32)
-    return below == 0.0, (below == below[0]) & (below > 0.0)
+    return (below == below[0]) & (below > 0.0)
 
 
 def observed_fraction(sources: np.ndarray) -> float:

@@ -39,7 +39,7 @@ from dposer_core.state import (
     Status,
     isotropic,
 )
-from dposer_core.uncertainty import PriorOnly, add_unseen, size_covariance
+from dposer_core.uncertainty import Forgetting, forget_unseen, size_covariance
 from dposer_core.window import Frame, Pose, Smoothness, Window
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ class _Evidence:
     loose: np.ndarray  # (L, 3) tangent axes of joints that no data term ties to others
     target: np.ndarray | None = None  # (D,) x0_hat, the prior's
     inlier: np.ndarray | None = None
+    information: np.ndarray | None = None  # (n,) rad^-2, of the data alone, in PRIOR_ROTATIONS
     rms: float = float('nan')  # px (2D) or m, of the points of the first part
     cost_data: float = 0.0
     cost_prior: float = 0.0
@@ -182,6 +183,10 @@ class PoseFitter:
         self._given_prior = prior
         self._prior = prior if config.prior.weight > 0.0 else None
         self._set_prior_statistics()
+        rotations = 3 * len(skeleton.PRIOR_JOINTS)
+        self._forgetting = Forgetting(
+            np.ones(rotations) if prior is None else prior.std[:rotations]
+        )
         self._needs_double = False
         self._window = self._new_window()
         self._started_ns = 0
@@ -391,6 +396,7 @@ class PoseFitter:
         for frame, rotvec in zip(frames, rotvecs, strict=True):
             frame.hessian[:], frame.gradient[:] = 0.0, 0.0
             self._add_data(frame, widening if frame is self._window.frames[-1] else 1.0)
+            frame.payload.information = np.diagonal(frame.hessian)[PRIOR_ROTATIONS].copy()
             self._add_prior(frame, rotvec)
             self._add_shape(frame)
         self._count('linearise', start)
@@ -536,6 +542,7 @@ class PoseFitter:
         self._window = self._new_window()
         self._frozen = None
         self._bad_frames = 0
+        self._forgetting.reset()
 
     def _new_window(self) -> Window:
         """An empty window; the prior keeps its equations regular enough for float32."""
@@ -603,9 +610,7 @@ class PoseFitter:
         posed = self._pose(pose)
         if self._prior is not None:
             counted = evidence.counted(seen.present, seen.inlier)
-            stamps = [frame.stamp_ns for frame in self._window.frames[-2:]]
-            step = (stamps[-1] - stamps[0]) * 1e-9  # 0 for a first frame
-            add_unseen(covariance, counted, posed, self._prior_only, step)
+            forget_unseen(covariance, counted, posed, self._forgetting, stamp_ns, seen.information)
         start = self._count('covariance', start)
         velocities = self._velocities(pose, posed)
         sources = evidence.joint_sources(seen.present, seen.inlier)
@@ -791,11 +796,6 @@ class PoseFitter:
             self._prior_weight = np.full(size, self.config.prior.weight)
         mean_rotvec = (self._sign * self._mean[:joints]).reshape(-1, 3)
         self._mean_rotations = kinematics.exp_many(np.ascontiguousarray(mean_rotvec))
-        links = self._smoothness(self.config)
-        self._prior_only = PriorOnly(
-            self._inverse_std[:joints] ** -2.0, self._prior_weight[:joints],
-            links.acceleration[PRIOR_ROTATIONS], links.velocity[PRIOR_ROTATIONS],
-        )  # fmt: skip
 
     def _smoothness(self, config: Config) -> Smoothness:
         n, fit = self.kinematics.num_dof, config.fit

@@ -71,6 +71,11 @@ def hand21_joints(side: str) -> list[int]:
     return joints
 
 
+def is_of_hand(joint: int) -> bool:
+    """Whether the joint is a wrist, or one of the fingers'."""
+    return 'wrist' in JOINT_NAMES[joint] or joint >= LEFT_HAND_JOINTS.start
+
+
 def mirror_joints() -> np.ndarray:
     """Permutation (55,) that swaps left and right joints."""
     swapped = [
