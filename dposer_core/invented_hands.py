@@ -28,12 +28,17 @@ _PALM_3D = (0.04, 0.095)
 _STRAIGHT_FOREARM, _STRAIGHT_PALM = 0.11, 0.04  # seen long enough for their angle to mean much
 _MAX_BEND = np.cos(np.radians(120.0))  # of the wrist, as seen
 _SAME_PLACE, _APART = 0.02, 0.12  # between the points of two hands: seen, expected
+_WRISTS_APART = 0.05  # between the wrists of the body, seen, while the hands are in one place
 _SAME_SHAPE, _OTHER_SHAPE = 0.012, 0.03  # the same with their wrists laid on each other
+_BECAME_SAME = 0.02  # loss of the difference of two shapes in one frame
 _FROZEN = 0.001  # change of the shape of a hand that is a copy of itself
 _MOVED = 0.01  # change of a forearm whose hand must have changed with it
 _JITTER = 0.05  # second difference of the shape of a hand
 _JITTER_FRAMES = 3
 _SHORT_DT = 0.05  # s; hands change freely in longer times
+_LEAP = 0.08  # change of the shape, mean of all points, that no hand makes in so short a time:
+# a flat one turns by some 90 degrees
+_LEAP_SECONDS = 2.0  # after which a hand that leapt is believed where it is
 
 
 class _Past:
@@ -49,6 +54,7 @@ class _Past:
         self._change: np.ndarray | None = None  # of it in the last frame
         self._held: tuple[np.ndarray, np.ndarray] | None = None  # shape, forearm since then
         self._jittery = 0  # frames on end
+        self._believed: tuple[int, np.ndarray] | None = None  # stamp and shape before a leap
 
     def jitters(self, stamp_ns: int, hand: np.ndarray) -> bool:
         """Whether the shape goes to and fro, for longer than a blink of the detector."""
@@ -63,6 +69,22 @@ class _Past:
         self._jittery = self._jittery + 1 if is_rough else 0
         self._stamp_ns, self._shape, self._change = stamp_ns, shape, change
         return self._jittery >= _JITTER_FRAMES
+
+    def leaps(self, stamp_ns: int, hand: np.ndarray) -> bool:
+        """Whether the shape became another between two frames, and has not come back.
+
+        Called before `jitters`, which notes the time of the frame.
+        """
+        shape = hand - hand[0]
+        if self._believed is not None:
+            then, before = self._believed
+            is_watched = (stamp_ns - self._stamp_ns) * 1e-9 <= _SHORT_DT
+            is_recent = (stamp_ns - then) * 1e-9 <= _LEAP_SECONDS
+            change = np.linalg.norm(shape - before, axis=1).mean()
+            if is_watched and is_recent and change > _LEAP:
+                return True
+        self._believed = (stamp_ns, shape)
+        return False
 
     def is_frozen(self, side: int, points: np.ndarray, seen: np.ndarray, height: float) -> bool:
         """Whether the shape is the same, to the digit, as before the forearm moved."""
@@ -83,6 +105,8 @@ class InventedHands:
         self.refused = (False, False)
         """Whether the left and right hand of the newest observation were refused."""
         self._contradicted = [False, False]  # in the frame before
+        self._pair: tuple[int, np.ndarray] | None = None  # stamp, shapes (2, 21, dim) of then
+        self._copy: int | None = None  # side that took the shape of the other
         self._past = (_Past(), _Past())
 
     def without(
@@ -109,9 +133,13 @@ class InventedHands:
             for side in range(2)
         ]
         if all(shown) and not any(refused):
-            refused = _is_the_other(points, expected)
+            refused = _is_the_other(points, seen, expected)
+        copy = self._copied(observation.stamp_ns, points) if all(shown) else None
+        if copy is not None:
+            refused[copy] = True
         for side, past in enumerate(self._past):
             if shown[side]:
+                refused[side] |= past.leaps(observation.stamp_ns, points[_HANDS[side]])
                 refused[side] |= past.jitters(observation.stamp_ns, points[_HANDS[side]])
                 # In the detector's own unit: the height is estimated anew in every frame.
                 refused[side] |= past.is_frozen(side, observation.points, seen, height)
@@ -127,6 +155,25 @@ class InventedHands:
         for side in np.flatnonzero(self.refused):
             confidence[_HANDS[side]] = 0.0
         return dataclasses.replace(observation, confidence=confidence)
+
+    def _copied(self, stamp_ns: int, points: np.ndarray) -> int | None:
+        """The side whose shape became that of the other between two frames, as long as it is.
+
+        Hands that really come to look the same do so little by little.
+        """
+        hands = np.stack([points[hand] for hand in _HANDS])
+        shapes = hands - hands[:, :1]
+        apart = _apart(shapes)
+        if apart >= _SAME_SHAPE:
+            self._copy = None
+        elif self._copy is None and self._pair is not None:
+            then, before = self._pair
+            is_short = (stamp_ns - then) * 1e-9 <= _SHORT_DT
+            if is_short and _apart(before) - apart > _BECAME_SAME:
+                change = np.linalg.norm(shapes - before, axis=2).mean(axis=1)
+                self._copy = int(change.argmax())
+        self._pair = (stamp_ns, shapes)
+        return self._copy
 
 
 def _is_elsewhere(side: int, points: np.ndarray, seen: np.ndarray, expected: np.ndarray) -> bool:
@@ -157,14 +204,18 @@ def _is_bent_too_far(side: int, points: np.ndarray, seen: np.ndarray) -> bool:
     return bool(forearm @ palm < _MAX_BEND * lengths[0] * lengths[1])
 
 
-def _is_the_other(points: np.ndarray, expected: np.ndarray) -> list[bool]:
+def _is_the_other(points: np.ndarray, shown: np.ndarray, expected: np.ndarray) -> list[bool]:
     """Whether the left or right points are those of the other hand, in place or in shape.
 
     Hands that really come together, or look the same from the side, are expected to. In space
     they never have the same shape, but that of a mirror image.
     """
     seen, known = (np.stack([p[hand] for hand in _HANDS]) for p in (points, expected))
-    is_same = _apart(seen) < _SAME_PLACE and _apart(known) > _APART
+    wrists = points[list(_WRISTS)]
+    are_wrists_apart = (
+        shown[list(_WRISTS)].all() and np.linalg.norm(wrists[0] - wrists[1]) > _WRISTS_APART
+    )
+    is_same = _apart(seen) < _SAME_PLACE and (_apart(known) > _APART or are_wrists_apart)
     if not is_same:
         seen, known = (hands - hands[:, :1] for hands in (seen, known))
         is_odd = points.shape[1] == 3 or _apart(known) > _OTHER_SHAPE

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rosbags.interfaces import Connection, Nodetype
-from rosbags.rosbag2 import Reader
+from rosbags.interfaces import Connection, Nodetype, Qos
+from rosbags.rosbag2 import Reader, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -19,6 +19,7 @@ CAMERA_TYPE = 'sensor_msgs/msg/CameraInfo'
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _DTYPES = {'bool': 'bool', 'byte': 'uint8', 'char': 'uint8', 'octet': 'uint8'}
+_RULE = '=' * 80  # between the definitions of a message and of its parts
 _LISTED = 20  # topics that an error names
 
 
@@ -66,6 +67,33 @@ def with_type(store: Typestore, msgtype: str) -> Typestore:
                 f'{msgtype} is not known here: install the package {package!r}'
             ) from None
     return store
+
+
+def add_connection(
+    writer: Writer, topic: str, msgtype: str, store: Typestore, qos: Sequence[Qos] = ()
+) -> Connection:
+    """A topic of a bag to be written, with its definition as msg/ has it.
+
+    rosbags would put all constants before the fields, and viewers give names to the values of a
+    field by the constants that stand above it.
+    """
+    generated, _ = store.generate_msgdef(msgtype, ros_version=2)
+    whole, *parts = re.split(rf'^{_RULE}\nMSG: (.*)\n', generated, flags=re.MULTILINE)
+    names, texts = [msgtype, *parts[::2]], [whole, *parts[1::2]]
+    originals = [_original(name, text) for name, text in zip(names, texts, strict=True)]
+    definition = originals[0] + ''.join(
+        f'{_RULE}\nMSG: {name}\n{text}'
+        for name, text in zip(names[1:], originals[1:], strict=True)
+    )
+    return writer.add_connection(
+        topic, msgtype, msgdef=definition, rihs01=store.hash_rihs01(msgtype),
+        offered_qos_profiles=qos,
+    )  # fmt: skip
+
+
+def _original(name: str, text: str) -> str:
+    package, kind = name.split('/')[0], name.split('/')[-1]
+    return (_message_folder() / f'{kind}.msg').read_text() if package == 'dposer_ros' else text
 
 
 def serialize(store: Typestore, msg: Any, msgtype: str) -> bytes:

@@ -1,14 +1,18 @@
 """The topics of REP-155: who is tracked, and a namespace per body, as libhri and pyhri read them.
 
-libhri subscribes reliably, so everything here is published reliably. `cropped` is missing: the
-node sees no image. hri_msgs is optional; without it nothing is published.
+libhri takes its QoS from the middleware: best effort on Fast DDS, reliable on Cyclone DDS, never
+latched. So everything here is published reliably, and who is tracked is said again every second.
+`cropped` is missing: the node sees no image. hri_msgs is optional; without it nothing is
+published.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PointStamped, TwistStamped
+from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -30,6 +34,8 @@ LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # Publishers come and go with people, in the worker thread; without the default callbacks of QoS
 # events they leave no trace in the executor's thread.
 _NO_EVENTS = PublisherEventCallbacks(use_default_callbacks=False)
+
+REPEAT_PERIOD = 1.0  # s, of /humans/bodies/tracked while nobody comes or goes
 
 _NOBODY = '_nobody'  # ROS hides names with an underscore
 
@@ -59,7 +65,11 @@ class HriTopics:
             IdsList, f'{ROOT}/tracked', LATCHED_QOS, event_callbacks=_NO_EVENTS
         )
         self._bodies: dict[str, dict[str, Publisher]] = {}
-        self._ids: list[str] | None = None  # as published last
+        self._latest: Any = None  # IdsList, as published last
+        self._telling = threading.Lock()  # an old list must not follow a new one
+        self._timer = node.create_timer(
+            REPEAT_PERIOD, self._repeat, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
         # The first publisher of a type costs milliseconds: now, not when the first person comes.
         self._of(_NOBODY)
         self._remove(_NOBODY)
@@ -92,10 +102,17 @@ class HriTopics:
         self._publish_ids(ids, header)
 
     def _publish_ids(self, ids: list[str], header: Header) -> None:
-        """Latched, and so only when somebody came or went."""
-        if ids != self._ids:
-            self._ids = ids
-            self._tracked.publish(self._ids_list(header=header, ids=ids))
+        """At once when somebody came or went; else the timer tells."""
+        with self._telling:
+            if self._latest is None or ids != self._latest.ids:
+                self._latest = self._ids_list(header=header, ids=ids)
+                self._tracked.publish(self._latest)
+
+    def _repeat(self) -> None:
+        """For those who came late, or missed the message; called by the executor."""
+        with self._telling:
+            if self._latest is not None:
+                self._tracked.publish(self._latest)
 
     def publish_urdf(self, body_id: str, rest_joints: np.ndarray) -> None:
         """Latch the skeleton of a body that is tracked."""
@@ -114,6 +131,7 @@ class HriTopics:
 
     def close(self) -> None:
         """Destroy the publishers."""
+        self._node.destroy_timer(self._timer)
         for body_id in list(self._bodies):
             self._remove(body_id)
         self._node.destroy_publisher(self._tracked)
@@ -125,7 +143,9 @@ class HriTopics:
 
         def lazily(topic: str, make: Callable[[], Any]) -> None:
             if body[topic].get_subscription_count():
-                body[topic].publish(make())
+                msg = make()
+                if msg is not None:
+                    body[topic].publish(msg)
 
         lazily('joint_states', lambda: _joint_state(result, header))
         lazily('position', lambda: PointStamped(header=header, point=state.body.position))
@@ -154,17 +174,16 @@ class HriTopics:
         place = msg.skeleton[getattr(self._skeleton, name.upper())]
         place.x, place.y, place.c = float(point[0]), float(point[1]), float(confidence)
 
-    def _region_msg(self, result: FitResult, header: Header, camera: PinholeCamera) -> Any:
+    def _region_msg(self, result: FitResult, header: Header, camera: PinholeCamera) -> Any | None:
+        """None if no part of the person is in the picture: libhri would take an empty box."""
         points = _normalised(result.state.landmarks, camera)
-        inside = np.clip(points[np.isfinite(points).all(axis=1)], 0.0, 1.0)
-        msg = self._region(header=header)
-        if len(inside):
-            (msg.xmin, msg.ymin), (msg.xmax, msg.ymax) = (
-                inside.min(axis=0).tolist(),
-                inside.max(axis=0).tolist(),
-            )
-            msg.c = float(result.confidence)
-        return msg
+        points = np.clip(points[np.isfinite(points).all(axis=1)], 0.0, 1.0)
+        if not len(points) or not np.ptp(points, axis=0).all():
+            return None
+        (xmin, ymin), (xmax, ymax) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        return self._region(
+            header=header, xmin=xmin, ymin=ymin, xmax=xmax, ymax=ymax, c=float(result.confidence)
+        )
 
     def _of(self, body_id: str) -> dict[str, Publisher]:
         if body_id not in self._bodies:

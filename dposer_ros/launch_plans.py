@@ -338,7 +338,8 @@ def _foxglove(values: Mapping[str, str]) -> list[Step]:
     return [
         *_viz(values),
         Program('foxglove_bridge', 'foxglove_bridge', 'foxglove_bridge', [parameters]),
-        f'Foxglove: open ws://localhost:{values["port"]}, then import the layout {layout}',
+        f'Foxglove: open ws://localhost:{values["port"]}, import the layout {layout}, and reload '
+        'the page: a 3D panel that is imported into an open connection misses latched frames',
     ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from dposer_ros.bags import typestore
+from dposer_ros.bags import add_connection, typestore
 
 TYPES = {
     'keypoints': 'dposer_ros/msg/KeypointFrame',
@@ -96,7 +96,7 @@ def _write(
             for stamp_ns, topic, msg in messages:
                 if topic not in connections:
                     name = topic if topic.startswith('/') else f'/{topic}'
-                    connections[topic] = writer.add_connection(name, TYPES[topic], typestore=types)
+                    connections[topic] = add_connection(writer, name, TYPES[topic], types)
                 writer.write(connections[topic], stamp_ns, serialize_message(msg))
         (inner,) = partial.glob('*.mcap')
         inner.replace(path)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from dposer_core.errors import ConfigError
 from dposer_ros import launch_arguments
+from dposer_ros.child import end_with_parent
 from dposer_ros.environment import domain_id, require_messages
 
 TARGETS = ('wholebody',)
@@ -53,7 +54,7 @@ def _supervise(command: list[str], respawn: bool) -> int:
     try:
         while True:
             # A session of its own: Ctrl-C reaches the node from `_stop`, not from the terminal.
-            child = subprocess.Popen(command, start_new_session=True)
+            child = subprocess.Popen(command, start_new_session=True, preexec_fn=end_with_parent)
             status = child.wait()
             if not respawn:
                 return status

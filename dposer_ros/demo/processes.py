@@ -1,6 +1,5 @@
 """Child processes of the demo: a domain of their own, an orderly end, and nothing left behind."""
 
-import ctypes
 import fcntl
 import os
 import random
@@ -18,13 +17,11 @@ from typing import TextIO
 import numpy as np
 
 from dposer_core.errors import ConfigError
+from dposer_ros.child import ENDING, end_with_parent
 from dposer_ros.environment import ros_environment
 
 # Domains up to 101 keep all DDS ports below Linux's ephemeral range; 0 is everybody's default.
 DOMAINS = range(1, 102)
-PR_SET_PDEATHSIG = 1
-_ENDING = (signal.SIGINT, signal.SIGTERM)
-_LIBC = ctypes.CDLL(None)  # loaded here: after a fork, in a process with threads, it is too late
 
 
 class Children:
@@ -52,7 +49,7 @@ class Children:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches only the parent, which ends us in order
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
         return self._processes[name]
 
@@ -106,7 +103,7 @@ class Children:
 
     def close(self) -> None:
         """End every child, the last started first; a second Ctrl-C does not cut this short."""
-        handlers = {s: signal.signal(s, signal.SIG_IGN) for s in _ENDING}
+        handlers = {s: signal.signal(s, signal.SIG_IGN) for s in ENDING}
         try:
             for name in reversed(self._processes):
                 self.end(name, timeout=15.0 if name in ('recorder', 'node') else 4.0)
@@ -119,18 +116,11 @@ class Children:
 @contextmanager
 def _signals_held() -> Iterator[None]:
     """Signals that would end us come after the block."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-
-
-def _end_with_parent() -> None:
-    """In the child: get SIGTERM when the parent dies, even if it is killed (Linux only)."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-    with suppress(OSError, AttributeError):
-        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 @contextmanager

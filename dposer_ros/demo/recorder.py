@@ -18,7 +18,7 @@ from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 from sensor_msgs.msg import CompressedImage, Image
 
-from dposer_ros.bags import typestore
+from dposer_ros.bags import add_connection, typestore
 from dposer_ros.compat import CvBridge
 from dposer_ros.demo.lifetime import ros, run_main, spin
 
@@ -101,9 +101,7 @@ class RecorderNode(Node):
         )
 
     def _add_connection(self, topic: str, type_name: str) -> None:
-        self._connections[topic] = self._writer.add_connection(
-            topic, type_name, typestore=self._types
-        )
+        self._connections[topic] = add_connection(self._writer, topic, type_name, self._types)
 
     def _write(self, topic: str, data: bytes) -> None:
         self._writer.write(self._connections[topic], self.get_clock().now().nanoseconds, data)

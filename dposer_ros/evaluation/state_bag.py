@@ -147,6 +147,12 @@ class BagNode:
     def destroy_publisher(self, publisher: 'BagPublisher') -> None:
         """What it has written stays."""
 
+    def create_timer(self, period: float, callback: Callable[[], None], **_: Any) -> None:
+        """A bag has no clock: what is said again and again is in it once."""
+
+    def destroy_timer(self, timer: None) -> None:
+        """There is none."""
+
     def get_logger(self) -> logging.Logger:
         """Of this module."""
         return logging.getLogger(__name__)
@@ -164,9 +170,7 @@ class BagNode:
         key = (topic, msgtype)
         if key not in self._connections:
             types = bags.with_type(self._types, msgtype)
-            self._connections[key] = self._writer.add_connection(
-                topic, msgtype, typestore=types, offered_qos_profiles=qos
-            )
+            self._connections[key] = bags.add_connection(self._writer, topic, msgtype, types, qos)
         self._writer.write(self._connections[key], self.stamp_ns, data)
         self.written.messages[topic] += 1
 

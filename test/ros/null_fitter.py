@@ -25,6 +25,11 @@ def rest_joints(betas=None) -> np.ndarray:
     return joints * scale
 
 
+# All in one place, but for a finger tip to each side: nobody is a point in the picture.
+LANDMARKS = np.zeros((133, 3))
+LANDMARKS[[95, 116]] = (0.3, 0.4, 0.0), (-0.3, -0.4, 0.0)
+
+
 def result(
     stamp_ns=10**9, body_id='p0001', depth=3.0, status=Status.TRACKING, **state
 ) -> FitResult:
@@ -39,7 +44,7 @@ def result(
         betas=np.zeros(10),
         expression=np.zeros(10),
         joints=rest_joints() * (1.0, -1.0, -1.0) + transl,
-        landmarks=np.zeros((133, 3)) + transl,
+        landmarks=LANDMARKS + transl,
         joint_velocities=np.zeros((skeleton.NUM_JOINTS, 3)),
         rotation_sigma=np.full(skeleton.NUM_JOINTS, 0.1),
         position_covariance=np.tile(np.eye(3) * 0.02**2, (skeleton.NUM_JOINTS, 1, 1)),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
 from dposer_core.errors import MediaError
 from dposer_ros import bags
@@ -153,3 +153,19 @@ def test_damaged_metadata_is_refused(tmp_path):
     (path / 'metadata.yaml').write_text('rosbag2_bagfile_information: {version: 5}')
     with pytest.raises(MediaError, match='not a readable ROS 2 bag'):
         list(bags.read_keypoints(path))
+
+
+@pytest.mark.parametrize('storage', STORAGES)
+def test_constants_stand_where_the_definition_has_them(tmp_path, storage) -> None:
+    """Viewers name the values of a field by the constants right above it."""
+    with Writer(tmp_path / 'bag', version=9, storage_plugin=STORAGES[storage]) as writer:
+        bags.add_connection(writer, '/state', 'dposer_ros/msg/SmplxState', STORE)
+    with Reader(tmp_path / 'bag') as reader:
+        (connection,) = reader.connections
+    lines = connection.msgdef.data.splitlines()
+    above = lines[: next(i for i, line in enumerate(lines) if line.startswith('uint8 quality'))]
+    assert any(line.startswith('uint8 status') for line in above)
+    above = above[next(i for i, line in enumerate(above) if line.startswith('uint8 status')) :]
+    assert any(line.startswith('uint8 QUALITY_HOLD') for line in above)
+    assert connection.digest == STORE.hash_rihs01('dposer_ros/msg/SmplxState')
+    assert 'MSG: geometry_msgs/PoseWithCovariance' in connection.msgdef.data

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from dposer_ros.msg import CapsuleArray, KeypointFrame, NamedPoses
 from geometry_msgs.msg import PointStamped, TwistStamped
-from node_probe import LATCHED, active_node, person, wait_for
-from null_fitter import null_model
+from node_probe import BEST_EFFORT, LATCHED, active_node, person, wait_for
+from null_fitter import null_model, result
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
-from std_msgs.msg import String
+from std_msgs.msg import Header, String
 from test_urdf import chained
 from urdf_chain import urdf_poses
 
 from dposer_core import skeleton
+from dposer_core.camera import PinholeCamera
 from dposer_ros import frames
 
 pytestmark = pytest.mark.ros
@@ -23,6 +24,8 @@ hri_msgs = pytest.importorskip('hri_msgs.msg')
 tf2_msgs = pytest.importorskip('tf2_msgs.msg')
 
 BODIES = '/humans/bodies'
+# The person, 3 m ahead, is 1000 px left of its picture.
+CAMERA_TO_ONE_SIDE = PinholeCamera(fx=800.0, fy=800.0, cx=-1000.0, cy=270.0, width=960, height=540)
 OPTIONS = {
     '/human/hand_poses': NamedPoses,
     '/human/keypoints_completed': KeypointFrame,
@@ -103,13 +106,14 @@ def test_state_joint_states_with_urdf_and_tf_agree_and_bodies_come_and_go():
             assert (found.x, found.y, found.z) == (p.x, p.y, p.z)
         print(f'state, URDF + joint_states, TF: {worst_mm:.4f} mm, {worst_deg:.5f} degree')
         assert worst_mm < 1.0 and worst_deg < 0.1
-        # Every landmark of the null fitter is 3 m ahead on the axis: the middle of the picture.
+        # These landmarks of the null fitter are 3 m ahead on the axis: the middle of the picture.
         skeleton2d = newest(probe, f'{BODIES}/p0001/skeleton2d', stamp_ns).skeleton
         assert {(round(s.x, 3), round(s.y, 3), round(s.c, 3)) for s in skeleton2d} == {
             (0.5, 0.5, 0.9)
         }
         region = newest(probe, f'{BODIES}/p0001/roi', stamp_ns)
-        assert 0.0 <= region.xmin <= 0.5 <= region.xmax <= 1.0
+        assert 0.0 <= region.xmin < 0.5 < region.xmax <= 1.0
+        assert 0.0 <= region.ymin < 0.5 < region.ymax <= 1.0
         assert len(newest(probe, '/human/capsules', stamp_ns).capsules) == 2 * 19
         assert len(newest(probe, '/human/keypoints_completed', stamp_ns).people) == 2
         assert len(newest(probe, '/human/hand_poses', stamp_ns).pose) == 50
@@ -117,6 +121,28 @@ def test_state_joint_states_with_urdf_and_tf_agree_and_bodies_come_and_go():
         wait_for(lambda: probe.received[f'{BODIES}/tracked'][-1].ids == [], what='all lost')
         wait_for(lambda: probe.count_publishers(f'{BODIES}/p0001/urdf') == 0, what='no dangling')
         assert node.refusals.total == 0
+
+
+def test_who_is_tracked_is_told_to_those_who_come_late_and_hear_nothing_latched():
+    """As libhri subscribes on Fast DDS: volatile and best effort."""
+    with active_node(null_model) as (_, probe):
+        wait_for(lambda: bool(probe.send(person())) and bool(probe.states()))
+        began = time.monotonic()
+        probe.listen(f'{BODIES}/tracked', hri_msgs.IdsList, BEST_EFFORT)
+        heard = probe.received[f'{BODIES}/tracked']
+        wait_for(lambda: bool(heard) or not probe.send(person()), 5.0, 'tracked')
+        print(f'a late listener knew who is tracked after {time.monotonic() - began:.2f} s')
+        assert heard[0].ids == ['p0001'] and time.monotonic() - began < 2.0
+        wait_for(lambda: len(heard) >= 3 or not probe.send(person()), 5.0, 'repeated')
+        wait_for(lambda: heard[-1].ids == [], 5.0, 'nobody')
+
+
+def test_nobody_in_the_picture_has_no_region_in_it():
+    with active_node(null_model) as (node, probe):
+        listen(probe, 'p0001')
+        wait_for(lambda: bool(probe.send(person())) and probe.received[f'{BODIES}/p0001/roi'])
+        camera = CAMERA_TO_ONE_SIDE
+        assert node.outputs._hri._region_msg(result(), Header(), camera) is None
 
 
 def test_hands_of_which_nothing_was_seen_can_be_left_out():

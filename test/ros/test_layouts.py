@@ -21,7 +21,7 @@ RVIZ_TYPES = {
     'MarkerArray': 'visualization_msgs/msg/MarkerArray',
     'Image': 'sensor_msgs/msg/Image',
 }
-SHOWN_IN_3D = {*RVIZ_TYPES.values(), 'tf2_msgs/msg/TFMessage'} - {RVIZ_TYPES['Image']}
+SHOWN_IN_3D = {*RVIZ_TYPES.values()} - {RVIZ_TYPES['Image']}
 
 
 def type_name(kind: type) -> str:
@@ -80,6 +80,9 @@ def test_foxglove_shows_what_is_published(published) -> None:
     scene = panels['3D!people']
     assert {published[topic] for topic in scene['topics']} == SHOWN_IN_3D
     assert scene['followTf'] == VIEW_FRAME
+    # Another word for it makes the panel throw at the first cloud (seen in Lichtblick 1.28).
+    clouds = [t['colorMode'] for t in scene['topics'].values() if 'colorMode' in t]
+    assert clouds and set(clouds) <= {'flat', 'gradient', 'colormap', 'rgb', 'rgba'}
     image = panels['Image!overlay']['imageMode']['imageTopic']
     assert published[image] == 'sensor_msgs/msg/CompressedImage'
     paths = [p['value'] for panel in panels.values() for p in panel.get('paths', [])]

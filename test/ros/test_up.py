@@ -38,7 +38,11 @@ def wait_for(file: Path) -> int:
 
 
 def is_alive(pid: int) -> bool:
-    return Path(f'/proc/{pid}').exists()
+    """Also not a dead one whom the init process, which has taken it over, has yet to bury."""
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -53,6 +57,19 @@ def test_signal_ends_the_child_and_is_no_failure(tmp_path: Path, number: signal.
     finally:
         supervisor.kill()
         supervisor.wait()
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux tells a child of this')
+def test_killed_supervisor_leaves_no_node_behind(tmp_path: Path) -> None:
+    file = tmp_path / 'pid'
+    supervisor = subprocess.Popen([sys.executable, '-c', SUPERVISE, POLITE, str(file)])
+    child = wait_for(file)
+    supervisor.kill()
+    supervisor.wait()
+    deadline = time.monotonic() + 5.0
+    while is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not is_alive(child)
 
 
 def test_stubborn_child_is_killed(monkeypatch) -> None:
