@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 from scipy.spatial.transform import Rotation
+
+from dposer_core.turns import Turns
 
 
 class Source(IntEnum):
@@ -60,10 +63,15 @@ class BodyState:
     source: np.ndarray  # (55,) uint8, Source
     betas_frozen: bool = False
 
-    @property
+    @cached_property
     def position_sigma(self) -> np.ndarray:
         """(55,) m, 1 sigma of the joint positions, root mean square of the three axes."""
         return isotropic(self.position_covariance)
+
+    @cached_property
+    def turns(self) -> Turns:
+        """Rotations of the joints as quaternions and angles."""
+        return Turns.of(self.pose_rotvec)
 
     def seen_from(self, R: np.ndarray, t: np.ndarray) -> 'BodyState':
         """The same body in another frame, in which this one stands still.

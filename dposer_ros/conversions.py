@@ -1,6 +1,6 @@
 """Messages to core types and back: pure functions, no node, no clock, no publishing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,9 @@ from dposer_core.config import InputConfig
 from dposer_core.errors import ObservationError
 from dposer_core.mixed import put_beside
 from dposer_core.observation import Observation
-from dposer_core.rotations import chain_quat_xyzw, rotvec_to_quat_xyzw
 from dposer_core.state import BodyState, FitResult, Source
 from dposer_core.state import FitStats as CoreFitStats
+from dposer_core.turns import pelvis_angular_velocity
 from dposer_ros import frames, urdf
 from dposer_ros.msg import FitStats, HandState, KeypointFrame, PersonKeypoints, SmplxState
 from dposer_ros.refusals import Refused
@@ -28,8 +28,8 @@ MAX_CONFIDENCE = 2.0  # detectors exceed 1 a little; beyond this it is no confid
 UPPER = np.triu_indices(3)
 """Rows and columns of a (3, 3) covariance that messages carry, in their order."""
 
-_PELVIS_CHILDREN = np.flatnonzero(skeleton.PARENTS == 0)
 _WRISTS = tuple(skeleton.JOINT_INDEX[f'{side}_wrist'] for side in ('left', 'right'))
+_ARMS = tuple(skeleton.ancestors(wrist) for wrist in _WRISTS)
 _HAND_JOINTS = (skeleton.LEFT_HAND_JOINTS, skeleton.RIGHT_HAND_JOINTS)
 _HAND_POINTS = tuple(
     slice(start, start + 21)
@@ -348,7 +348,7 @@ def state_msg(result: FitResult, header: Header, model: ModelInfo, stats: FitSta
     msg.betas = _float32(state.betas)
     msg.betas_frozen = int(state.betas_frozen)
     msg.expression = state.expression.tolist()
-    quat_xyzw = rotvec_to_quat_xyzw(state.pose_rotvec)
+    quat_xyzw = state.turns.quats_xyzw
     _fill_pose(msg.pelvis.pose, state.joints[0], quat_xyzw[0])
     msg.pelvis.covariance = state.pelvis_covariance.ravel()
     _fill_twist(msg.pelvis_twist.twist, state)
@@ -366,27 +366,27 @@ def state_msg(result: FitResult, header: Header, model: ModelInfo, stats: FitSta
 
 def hand_msgs(result: FitResult, header: Header) -> list[HandState]:
     """Left and right hand of one person."""
-    quat_xyzw = rotvec_to_quat_xyzw(result.state.pose_rotvec)
-    return [_hand_msg(side, result, header, quat_xyzw) for side in (0, 1)]
+    return [_hand_msg(side, result, header) for side in (0, 1)]
 
 
-def _hand_msg(side: int, result: FitResult, header: Header, quat_xyzw: np.ndarray) -> HandState:
+def _hand_msg(side: int, result: FitResult, header: Header) -> HandState:
     state, joints = result.state, _HAND_JOINTS[side]
     point_joints = _HAND_POINT_JOINTS[side]
     wrist = _WRISTS[side]
-    chain = skeleton.ancestors(wrist)
+    chain = _ARMS[side]
     msg = HandState(header=header, body_id=result.body_id, side=side)
     sources = state.source[joints]
     msg.source = hand_source(sources)
-    msg.observed_fraction = float((state.source[point_joints] == Source.OBSERVED).mean())
+    seen = np.count_nonzero(state.source[point_joints] == Source.OBSERVED)
+    msg.observed_fraction = seen / len(point_joints)
     msg.occluded_for = float(result.hand_occluded_s[side])
-    _fill_pose(msg.wrist.pose, state.joints[wrist], chain_quat_xyzw(quat_xyzw[chain[::-1]]))
+    _fill_pose(msg.wrist.pose, state.joints[wrist], state.turns.world_quats_xyzw[wrist])
     # The wrist's orientation adds up along the arm; the joints' errors are taken as independent.
     covariance = np.zeros((6, 6))
     covariance[:3, :3] = state.position_covariance[wrist]
-    covariance[3:, 3:] = np.square(state.rotation_sigma[chain]).sum() * np.eye(3)
+    covariance[[3, 4, 5], [3, 4, 5]] = np.square(state.rotation_sigma[chain]).sum()
     msg.wrist.covariance = covariance.ravel()
-    msg.rotations = _float32(quat_xyzw[joints])
+    msg.rotations = _float32(state.turns.quats_xyzw[joints])
     msg.keypoints = _float32(state.landmarks[_HAND_POINTS[side]])
     msg.keypoint_sigma = _float32(state.position_sigma[point_joints])
     msg.rotation_sigma = _float32(state.rotation_sigma[joints])
@@ -422,49 +422,26 @@ def joint_state_msg(state: BodyState, header: Header) -> JointState:
     """Angles of the URDF's joints, in the order of `urdf.JOINT_NAMES`."""
     msg = JointState(header=header)
     msg.name = urdf.JOINT_NAMES
-    msg.position = urdf.joint_angles(state.pose_rotvec).tolist()
+    msg.position = urdf.joint_angles(state.turns)
     return msg
 
 
-def is_finite_state(msg: SmplxState) -> bool:
+def is_finite(msg: SmplxState, result: FitResult) -> bool:
     """Whether every number about the body is finite (the last guard before publishing).
 
-    `stats` has fields that are NaN by definition.
+    Hands are made of the same numbers, and of the landmarks. `stats` has fields that are NaN by
+    definition.
     """
-    return _all_finite(
+    numbers = np.concatenate(
         (
             msg.positions, msg.rotations, msg.velocities, msg.betas, msg.expression, msg.transl,
             msg.rotation_sigma, msg.position_covariance, msg.pelvis.covariance,
             _pose_values(msg.pelvis.pose), _pose_values(msg.body), _twist_values(msg),
-            (msg.confidence, msg.observed_fraction),
+            (msg.confidence, msg.observed_fraction), result.hand_occluded_s,
+            _float32(result.state.landmarks),
         )
     )  # fmt: skip
-
-
-def is_finite_hand(msg: HandState) -> bool:
-    """Whether every number of the hand is finite."""
-    return _all_finite(
-        (
-            msg.keypoints, msg.rotations, msg.keypoint_sigma, msg.rotation_sigma,
-            msg.wrist.covariance, _pose_values(msg.wrist.pose),
-            (msg.occluded_for, msg.observed_fraction),
-        )
-    )  # fmt: skip
-
-
-def pelvis_angular_velocity(joints: np.ndarray, velocities: np.ndarray) -> np.ndarray:
-    """(3,) rad/s in the output frame, from the joints that are rigidly fixed to the pelvis.
-
-    Least squares of v_i - v_0 = omega x (p_i - p_0) over the pelvis' children.
-    """
-    arms = joints[_PELVIS_CHILDREN] - joints[0]
-    speeds = velocities[_PELVIS_CHILDREN] - velocities[0]
-    inertia = np.eye(3) * np.square(arms).sum() - arms.T @ arms
-    return np.linalg.solve(inertia, np.cross(arms, speeds).sum(axis=0))
-
-
-def _all_finite(parts: Iterable[Sequence[float] | np.ndarray]) -> bool:
-    return all(np.isfinite(np.asarray(part)).all() for part in parts)
+    return bool(np.isfinite(numbers).all())
 
 
 def _pose_values(pose: Pose) -> tuple[float, ...]:

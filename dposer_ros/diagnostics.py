@@ -47,12 +47,13 @@ class FrameTimes:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time the block as stage `name`."""
+        """Add the time of the block to stage `name`."""
         begin = time.perf_counter()
         try:
             yield
         finally:
-            self.stages[name] = time.perf_counter() - begin
+            seconds = time.perf_counter() - begin
+            self.stages[name] = self.stages.get(name, 0.0) + seconds
 
     def fill(self, stats: FitStats) -> FitStats:
         """Put the stages so far, and the total until now, into the message."""

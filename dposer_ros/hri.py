@@ -209,7 +209,7 @@ class HriTopics:
 
 def _joint_state(result: FitResult, header: Header) -> JointState:
     msg = JointState(header=header, name=urdf.joint_names(result.body_id))
-    msg.position = urdf.joint_angles(result.state.pose_rotvec).tolist()
+    msg.position = urdf.joint_angles(result.state.turns)
     return msg
 
 

@@ -44,7 +44,7 @@ TOPICS = {
     'prior completed them (`outputs.keypoints_completed`)',
     '/human/capsules': 'limbs of everybody as capsules (`outputs.capsules`)',
     '/human/markers': 'everybody for RViz and Foxglove, at most 15 Hz, coloured by source',
-    '/humans/bodies/tracked': 'REP-155: ids of those who are tracked, at every change and each second',
+    '/humans/bodies/tracked': 'REP-155: ids of those tracked, at every change and each second',
     '/humans/bodies/<id>/roi': 'REP-155: box in the picture; needs a camera',
     '/humans/bodies/<id>/skeleton2d': 'REP-155: keypoints in the picture, c = 0 where not seen',
     '/humans/bodies/<id>/joint_states': "angles for the body's `urdf`; names end with the id",

@@ -190,37 +190,36 @@ class Outputs:
         """
         place = Placement(header) if placement is None else placement
         header = place.header
+        states, kept, placed = [], [], []
         with times.stage('postprocess'):
             frame_stats = self._stats(self._choose(results), counters)
-            states, hands, kept, placed = [], [], [], []
             for result in results:
                 there = place.of(result)
-                state, pair = self._messages(there, header, counters)
+                state = self._state(there, header, counters)
                 if state is not None:
                     states.append(state)
-                    hands += _wanted_hands(pair, config.outputs.completed_hands)
                     kept.append(result)
                     placed.append(there)
             # Who is nearest is a question to the camera, not to a map.
             chosen = self._choose(kept)
             self._primary_id = '' if chosen is None else chosen.body_id
             primary = None if chosen is None else placed[kept.index(chosen)]
-        with times.stage('publish'):
+        with times.stage('publish'):  # what robots wait for first, and nothing else before it
             for state in states:
                 times.fill(state.stats)
             if primary is not None:
                 _if_heard(self._primary, lambda: states[placed.index(primary)])
-                if primary.status != Status.LOST:
-                    joints = partial(conversions.joint_state_msg, primary.state, header)
-                    _if_heard(self._joints, joints)
-            self.newest = {
-                '/human/smplx_states': SmplxStateArray(header=header, states=states),
-                '/human/hands': HandStateArray(header=header, hands=hands),
-            }
+            self.newest = {'/human/smplx_states': SmplxStateArray(header=header, states=states)}
             _if_heard(self._states, lambda: self.newest['/human/smplx_states'])
-            _if_heard(self._hands, lambda: self.newest['/human/hands'])
+        with times.stage('postprocess'):
+            hands = [hand for person in placed for hand in conversions.hand_msgs(person, header)]
+            hands = _wanted_hands(hands, config.outputs.completed_hands)
             rest = {r.body_id: self._rest_joints(r.state.betas) for r in kept}
+        with times.stage('publish'):
+            self.newest['/human/hands'] = HandStateArray(header=header, hands=hands)
+            _if_heard(self._hands, lambda: self.newest['/human/hands'])
             for publish in (
+                lambda: self._publish_joints(primary, header),
                 lambda: self._broadcast(placed, header, config.tf, rest),
                 lambda: self._publish_urdf(primary, rest),
                 lambda: self._publish_derived(placed, primary, header, rest),
@@ -258,17 +257,16 @@ class Outputs:
         if self._tf is not None:
             self._node.destroy_publisher(self._tf.pub_tf)
 
-    def _messages(self, result: FitResult, header: Header, counters: Counters):
-        """State and hands of one person, or (None, []) if a number in them is not finite."""
+    def _state(self, result: FitResult, header: Header, counters: Counters) -> SmplxState | None:
+        """State of one person; None if a number of the result is not finite."""
         with np.errstate(over='ignore', invalid='ignore'):  # judged below, on what is published
             state = conversions.state_msg(
                 result, header, self._model, self._stats(result, counters)
             )
-            hands = conversions.hand_msgs(result, header)
-        if conversions.is_finite_state(state) and all(map(conversions.is_finite_hand, hands)):
-            return state, hands
+            if conversions.is_finite(state, result):
+                return state
         self._refuse('result_not_finite', f'the fit of {result.body_id} gave a number not finite')
-        return None, []
+        return None
 
     def _stats(self, result: FitResult | None, counters: Counters) -> FitStats:
         stats = FitStats() if result is None else conversions.stats_msg(result.stats)
@@ -301,6 +299,11 @@ class Outputs:
                 result.state, result.body_id, header, config.mode, joints
             )
         self._tf.sendTransform(transforms)
+
+    def _publish_joints(self, primary: FitResult | None, header: Header) -> None:
+        if primary is not None and primary.status != Status.LOST:
+            joints = partial(conversions.joint_state_msg, primary.state, header)
+            _if_heard(self._joints, joints)
 
     def _publish_urdf(self, primary: FitResult | None, rest: RestById) -> None:
         """Latch the primary's skeleton when the person or the lengths have changed."""
@@ -434,8 +437,8 @@ def _told(refuse: Callable[[str, str], None], topic: str) -> PublisherEventCallb
     return PublisherEventCallbacks(incompatible_qos=refuses_qos(refuse, topic, is_input=False))
 
 
-def _wanted_hands(pair: list[HandState], with_completed: bool) -> list[HandState]:
-    return pair if with_completed else [h for h in pair if h.source <= SmplxState.SRC_PARTIAL]
+def _wanted_hands(hands: list[HandState], with_completed: bool) -> list[HandState]:
+    return hands if with_completed else [h for h in hands if h.source <= SmplxState.SRC_PARTIAL]
 
 
 def _hri_topics(node: Node) -> HriTopics | None:

@@ -13,16 +13,17 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 
 from dposer_core import skeleton
-from dposer_core.rotations import rotvec_to_rotmat
+from dposer_core.turns import Turns
 from dposer_ros import frames
 
 _AXES = {'x': '1 0 0', 'y': '0 1 0', 'z': '0 0 1'}
 # y is the middle angle: a quarter turn to each side reaches every rotation.
 _LIMITS = {'x': np.pi, 'y': np.pi / 2, 'z': np.pi}
-_GIMBAL_LOCK = 1.0 - 1e-9
 
 # Of the constant rotation frames.R_BODY_SMPLX, as URDF writes it: R = Rz(yaw) Ry(pitch) Rx(roll).
 _SMPLX_IN_BODY_RPY = (np.pi / 2, 0.0, np.pi / 2)
+
+_GIMBAL_LOCK = 1.0 - 1e-9
 
 _ID = '@'  # in no name of ours
 _XYZ = '%.6f %.6f %.6f'
@@ -31,23 +32,9 @@ JOINT_NAMES = [f'{name}_{axis}' for name in skeleton.JOINT_NAMES[1:] for axis in
 """The 162 revolute joints; the pelvis' own pose is that of the body frame."""
 
 
-def joint_angles(pose_rotvec: np.ndarray) -> np.ndarray:
-    """(162,) rad, in the order of `JOINT_NAMES`.
-
-    Args:
-        pose_rotvec: (55, 3) parent-relative rotations.
-    """
-    rotmats = rotvec_to_rotmat(pose_rotvec[1:])
-    sine = rotmats[:, 0, 2]
-    is_locked = np.abs(sine) > _GIMBAL_LOCK  # x and z turn about one line: give it all to x
-    x = np.where(
-        is_locked,
-        np.arctan2(rotmats[:, 2, 1], rotmats[:, 1, 1]),
-        np.arctan2(-rotmats[:, 1, 2], rotmats[:, 2, 2]),
-    )
-    y = np.arcsin(np.clip(sine, -1.0, 1.0))
-    z = np.where(is_locked, 0.0, np.arctan2(-rotmats[:, 0, 1], rotmats[:, 0, 0]))
-    return np.stack([x, y, z], axis=1).ravel()
+def joint_angles(turns: Turns) -> list[float]:
+    """(162,) rad, in the order of `JOINT_NAMES`."""
+    return turns.euler_xyz[1:].ravel().tolist()
 
 
 def joint_names(body_id: str = '') -> list[str]:

@@ -1,4 +1,5 @@
 import array
+import dataclasses
 
 import numpy as np
 import pytest
@@ -316,20 +317,33 @@ def test_hand_is_called_observed_only_if_all_of_it_is(sources, expected):
 
 
 @pytest.mark.parametrize(
-    'field', ['joints', 'joint_velocities', 'betas', 'position_covariance', 'transl', 'expression']
+    'field',
+    [
+        'joints',
+        'joint_velocities',
+        'betas',
+        'position_covariance',
+        'transl',
+        'expression',
+        'landmarks',
+        'rotation_sigma',
+        'pelvis_covariance',
+        'pose_rotvec',
+    ],
 )
 @pytest.mark.parametrize('value', [np.nan, np.inf, 1e300])
 @pytest.mark.filterwarnings('ignore::RuntimeWarning')  # the overflow to float32 is what is tested
 def test_a_number_that_is_not_finite_is_found_before_publishing(field, value):
-    bad = np.array(getattr(result().state, field), dtype=np.float64)
-    bad[-1] = value
-    assert conversions.is_finite_state(state_msg(result()))
-    assert not conversions.is_finite_state(state_msg(result(**{field: bad})))
+    if value == 1e300 and field in ('pose_rotvec', 'pelvis_covariance'):
+        pytest.skip('an angle has no size, and this covariance is float64 in the message')
+    good = result()
+    changed = np.array(getattr(good.state, field), dtype=np.float64)
+    changed[-1] = value
+    bad = result(**{field: changed})
+    assert conversions.is_finite(state_msg(good), good)
+    assert not conversions.is_finite(state_msg(bad), bad)
 
 
-def test_landmark_that_is_not_finite_is_found_in_the_hand():
-    landmarks = result().state.landmarks.copy()
-    landmarks[95, 2] = np.nan
-    left, right = conversions.hand_msgs(result(landmarks=landmarks), HEADER)
-    assert not conversions.is_finite_hand(left)
-    assert conversions.is_finite_hand(right)
+def test_a_time_that_is_not_finite_is_found_before_publishing():
+    bad = dataclasses.replace(result(), hand_occluded_s=(0.0, np.inf))
+    assert not conversions.is_finite(state_msg(bad), bad)

@@ -7,6 +7,7 @@ from scipy.spatial.transform import Rotation
 from urdf_chain import urdf_poses, urdf_positions
 
 from dposer_core import skeleton
+from dposer_core.turns import Turns
 from dposer_ros import frames, urdf
 from dposer_ros.conversions import header_at
 from dposer_ros.tf_tree import TfTree
@@ -33,7 +34,7 @@ def test_urdf_at_the_joint_states_is_the_state(seed):
     rest = rest_joints([seed])
     joints = posed(rest, pose) + rng.normal(size=3)
     origin, quat = frames.body_pose(joints, Rotation.from_rotvec(pose[0]).as_quat())
-    angles = dict(zip(urdf.JOINT_NAMES, urdf.joint_angles(pose), strict=True))
+    angles = dict(zip(urdf.JOINT_NAMES, urdf.joint_angles(Turns.of(pose)), strict=True))
     found = urdf_positions(urdf.skeleton_urdf(rest, BODY_ID), angles, BODY_ID, origin, quat)
     assert np.abs(found - joints).max() < 1e-4  # the file has six digits; promised is 1 mm
 
@@ -42,7 +43,7 @@ def test_urdf_at_the_joint_states_is_the_state(seed):
 def test_gimbal_lock_keeps_the_rotation(angle):
     rotation = Rotation.from_euler('XYZ', [0.7, angle, -0.4])
     pose = np.tile(rotation.as_rotvec(), (skeleton.NUM_JOINTS, 1))
-    angles = urdf.joint_angles(pose)[:3]
+    angles = urdf.joint_angles(Turns.of(pose))[:3]
     again = Rotation.from_euler('XYZ', angles)
     assert (rotation.inv() * again).magnitude() < 1e-4  # sqrt of the threshold of the lock
 
@@ -74,7 +75,9 @@ def test_tf_is_what_the_urdf_at_the_joint_states_says(mode):
         joints = posed(rest, pose) + rng.normal(size=3)
         state = result(pose_rotvec=pose, joints=joints).state
         origin, quat = frames.body_pose(joints, Rotation.from_rotvec(pose[0]).as_quat())
-        angles = dict(zip(urdf.joint_names(BODY_ID), urdf.joint_angles(pose), strict=True))
+        angles = dict(
+            zip(urdf.joint_names(BODY_ID), urdf.joint_angles(Turns.of(pose)), strict=True)
+        )
         text = urdf.skeleton_urdf(rest, BODY_ID, id_in_joints=True)
         expected = urdf_poses(text, angles, BODY_ID, origin, quat)
         found = chained(tree.transforms(state, BODY_ID, header_at(10**9, 'camera'), mode, rest))
