@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 CLIP ?=
 # Elsewhere than here pip may offer a CUDA build of torch; see README, Install.
+# That index holds few versions of what torch needs: those come with the other packages.
 TORCH_INDEX_URL ?=
 
 VENV := $(CURDIR)/.venv
@@ -52,7 +53,7 @@ $(VENV)/.created:
 
 $(VENV)/.packages: $(VENV)/.created $(wildcard requirements/*.txt)
 ifneq ($(TORCH_INDEX_URL),)
-	$(TIMED) 'torch' $(PIP_INSTALL) -c requirements/constraints.txt torch --index-url $(TORCH_INDEX_URL)
+	$(TIMED) 'torch' $(PIP_INSTALL) -c requirements/constraints.txt torch --no-deps --index-url $(TORCH_INDEX_URL)
 endif
 	$(TIMED) 'packages' $(PIP_INSTALL) -c requirements/constraints.txt \
 	  $(LISTS:%=-r requirements/%.txt)

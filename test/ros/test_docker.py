@@ -49,7 +49,7 @@ def test_make_would_run_the_steps_of_the_image() -> None:
 
 
 def test_entry_point_and_the_commands_of_the_page_exist() -> None:
-    assert 'ENTRYPOINT ["dposer"]' in DOCKERFILE
+    assert 'ENTRYPOINT ["tini", "--", "dposer"]' in DOCKERFILE
     first = re.search(r'CMD \["(\w+)"', DOCKERFILE)[1]
     named = re.findall(r'dposer_ros:(?:cpu|cuda) ([a-z][a-z-]+)', PAGE)
     assert len(named) >= 4

@@ -36,6 +36,7 @@ pytestmark = pytest.mark.ros
 CAMERA = PinholeCamera(800.0, 800.0, 480.0, 270.0, 960, 540)  # that of node_probe.camera_info
 STATES, TIMING = '/human/smplx_state', '/dposer_wholebody/timing'
 CYCLES, WARM_CYCLES = 200, 20
+OVERLOAD = 4.0  # input over what can be answered
 MESSAGES = 6  # per frame: state, states, hands, joint states, TF, timing
 EVIDENCE = (SmplxState.INITIALISING, SmplxState.TRACKING, SmplxState.PARTIAL)
 EVIDENCE += (SmplxState.REACQUIRED,)
@@ -297,38 +298,52 @@ def test_live_parameters_ten_times_a_second_cost_no_frame():
 # --- load ---
 
 
-def swaying(standing: np.ndarray, seconds: float):
+def swaying(standing: np.ndarray, seconds: float, place: int = 0):
+    """One of up to fifteen people beside and behind each other."""
     seen = person()
-    points = standing + (0.1 * np.sin(3.0 * seconds), 0.0, 0.0)
+    points = standing + (0.9 * (place % 5 - 2), 0.0, 1.5 * (place // 5))
+    points = points + (0.1 * np.sin(3.0 * seconds), 0.0, 0.0)
     seen.points = CAMERA.project(points).astype(np.float32).ravel().tolist()
     return seen
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_overload_by_four_keeps_the_age_below_two_periods(standing):
-    """120 frames a second for 20 s into the real fit, which answers about half of them."""
-    with node_process('-m', 'dposer_ros.node') as (probe, _):
+    """120 frames a second for a minute, each with as many people as makes it four times too many.
+
+    A period is the time between two answers.
+    """
+    with node_process('-m', 'dposer_ros.node', input__max_people=15) as (probe, _):
+        calm = Stream(probe)
+        for i in range(60):
+            calm.send(1, None, [swaying(standing, i / 30.0)])
+        fit = np.median([t.fit for t in probe.received[TIMING][30:]])
+        count = int(np.clip(round(OVERLOAD / 120.0 / fit), 1, 15))
+        probe.received.clear()
+        probe.received_at.clear()
         stream = Stream(probe, 120.0)
-        for i in range(2400):
-            stream.send(1, None, [swaying(standing, i / 120.0)])
+        for i in range(7200):
+            stream.send(1, None, [swaying(standing, i / 120.0, place) for place in range(count)])
         time.sleep(0.2)
         timing = [t for t in probe.received[TIMING] if t.age_in > 0.0][60:]
         ages = np.array([t.total for t in timing])
-        period = 20.0 / len(timing)
+        period = 60.0 / len(timing)
         halves = [np.median(half) for half in np.array_split(ages, 2)]
         p50, p95 = np.percentile(ages, (50, 95))
-        print(f'overload 120 Hz: {1 / period:.0f} answers/s, age p50 {p50 * 1e3:.1f} p95 '
+        print(f'overload, 120 Hz of {count} people, a calm fit of one takes {fit * 1e3:.1f} ms: '
+              f'{1 / period:.0f} answers/s, age p50 {p50 * 1e3:.1f} p95 '
               f'{p95 * 1e3:.1f} ms = {p50 / period:.2f} and {p95 / period:.2f} periods; '
               f'halves {halves[0] * 1e3:.1f} {halves[1] * 1e3:.1f} ms')  # fmt: skip
-        # Promised are two periods; 1.9 to 2.1 were measured at p95, the load beside it.
-        assert p50 <= 2.0 * period and p95 <= 2.5 * period
+        assert len(timing) < 7200 / 2  # it was an overload
+        assert p95 <= 2.0 * period
         assert halves[1] <= 1.3 * halves[0]  # flat
         reduced = np.mean([s.quality != SmplxState.QUALITY_FULL for s in probe.states()])
-        end, count = time.time(), len(probe.states())
+        end, answers = time.time(), len(probe.states())
         calm = Stream(probe)
         for i in range(90):
-            calm.send(1, None, [swaying(standing, 20.0 + i / 30.0)])
-        after = zip(probe.states()[count:], probe.received_at[STATES][count:], strict=False)
+            calm.send(1, None, [swaying(standing, 60.0 + i / 30.0)])
+        after = zip(probe.states()[answers:], probe.received_at[STATES][answers:], strict=False)
         late = [at - end for s, at in after if s.quality != SmplxState.QUALITY_FULL]
         print(f'{reduced:.0%} of the states were of reduced quality, the last one '
               f'{max(late, default=0.0):.2f} s after the overload')  # fmt: skip
