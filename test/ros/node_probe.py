@@ -187,13 +187,16 @@ def node_and_probe(fitter_factory, **overrides) -> Iterator[tuple[WholeBodyNode,
 
 
 @contextmanager
-def node_process(*program: str | Path, **overrides) -> Iterator[tuple[Probe, subprocess.Popen]]:
+def node_process(
+    *program: str | Path, stdout=None, **overrides
+) -> Iterator[tuple[Probe, subprocess.Popen]]:
     """An active node in a process of its own, and a probe; it must end with 0 when interrupted.
 
     Times are its own here: in `active_node` both sides take turns with one interpreter.
 
     Args:
         program: arguments of Python before those of the node.
+        stdout: a file, for what it prints.
         overrides: parameters of the start, with `__` for the dot.
     """
     with ros_context() as context:
@@ -204,6 +207,8 @@ def node_process(*program: str | Path, **overrides) -> Iterator[tuple[Probe, sub
         child = subprocess.Popen(
             [sys.executable, *program, '--ros-args', '--log-level', 'warn', *arguments],
             env=os.environ | {'ROS_DOMAIN_ID': str(context.get_domain_id())},
+            stdout=stdout,
+            stderr=None if stdout is None else subprocess.STDOUT,
         )
         try:
             with spinning(probe):

@@ -24,6 +24,7 @@ from dposer_ros.node import WholeBodyNode
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 FRAMES = 45  # 1.5 s
+LOOPS = 20
 
 
 @dataclass
@@ -89,7 +90,7 @@ def play(live, bag, *options: str) -> Playing:
         command = [sys.executable, '-m', 'dposer_ros.bag_player', str(bag), *options]
         done = subprocess.run(
             [*command, '--wait-for', '/keypoints:2,/clock:1', '--timeout', '15'],
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=90, check=False,
             env={**os.environ, 'ROS_DOMAIN_ID': str(probe.context.get_domain_id())},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -139,13 +140,13 @@ def assert_tf_never_goes_back(playing: Playing) -> None:
 
 
 def test_loops_start_anew_within_three_frames_with_the_same_numbers(live, bag):
-    playing = play(live, bag, '--loops', '3')
-    assert len(playing.sent) == 3 and len(playing.loops) == 3
-    waits = [playing.frames_until_good(loop) for loop in range(3)]
+    playing = play(live, bag, '--loops', str(LOOPS))
+    assert len(playing.sent) == LOOPS and len(playing.loops) == LOOPS
+    waits = [playing.frames_until_good(loop) for loop in range(LOOPS)]
     assert max(waits) <= 3
     assert_tf_never_goes_back(playing)
     ids = [{s.body_id for states in loop.values() for s in states} for loop in playing.loops]
-    assert not ids[0] & ids[1] and not ids[1] & ids[2]
+    assert sum(map(len, ids)) == len(set().union(*ids))  # nobody is in two loops
     first = joints_by_stamp(playing.loops[0])
     distances = []
     for loop in playing.loops[1:]:
@@ -154,14 +155,14 @@ def test_loops_start_anew_within_three_frames_with_the_same_numbers(live, bag):
         assert len(common) >= 5
         distances += [np.linalg.norm(first[s] - other[s], axis=-1).mean() for s in common]
     print(
-        f'three loops: first state after {waits} frames, {1e3 * np.median(distances):.2f} mm '
+        f'{LOOPS} loops: first state after {waits} frames, {1e3 * np.median(distances):.2f} mm '
         f'between loops (median of frames, largest {1e3 * max(distances):.1f} mm), '
         f'refused: {playing.refused}'
     )
     # Frames that are dropped, and the deadline, depend on the machine; people do not.
     assert np.median(distances) < 0.010
     jumps = [e for e in playing.events if 'went back' in e.reason]
-    assert len(jumps) >= 2
+    assert len(jumps) >= LOOPS - 1
 
 
 @pytest.mark.parametrize('rate', [0.25, 1.0, 4.0])
@@ -184,7 +185,7 @@ def test_rates(live, bag, rate):
 
 
 def test_pause_does_not_lose_people_and_goes_on_at_once(live, bag):
-    playing = play(live, bag, '--pause-at', '0.7', '--pause', '3.0')
+    playing = play(live, bag, '--pause-at', '0.7', '--pause', '30.0')
     (states,) = playing.loops
     last_before = max(s for s in playing.sent[0] if s < min(playing.sent[0]) + 0.7e9)
     after = [s for s in playing.sent[0] if s > last_before]
@@ -194,7 +195,7 @@ def test_pause_does_not_lose_people_and_goes_on_at_once(live, bag):
     ]  # fmt: skip
     wait = 1 + sum(s < min(good, default=2**62) for s in after)
     ids = {s.body_id for people in states.values() for s in people}
-    print(f'pause of 3 s: goes on after {wait} frames, ids {sorted(ids)}, {playing.refused}')
+    print(f'pause of 30 s: goes on after {wait} frames, ids {sorted(ids)}, {playing.refused}')
     assert wait <= 3 and len(ids) == 1
     assert max(states) <= max(playing.sent[0])  # nothing is said about times yet to come
     assert_tf_never_goes_back(playing)
