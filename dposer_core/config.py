@@ -37,13 +37,15 @@ class InputConfig:
 
     type: str = param(
         'auto',
-        'what comes on `keypoints`; auto: what is published there',
+        'what comes on `keypoints`; auto: what is published there; hri_bodies: instead of it, all '
+        'bodies of /humans/bodies/tracked',
         choices=(
             'auto',
             'keypoint_frame',
             'yolo',
             'yolo_3d',
             'hri',
+            'hri_bodies',
             'zed',
             'openpose',
             'trt_pose',

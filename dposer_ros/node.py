@@ -20,10 +20,11 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from dposer_core.camera import PinholeCamera
-from dposer_core.config import Config
+from dposer_core.config import Config, InputConfig
 from dposer_core.errors import DPoserError, ObservationError
 from dposer_core.observation import Observation
 from dposer_core.state import FitResult, Status
+from dposer_ros import hri_bodies
 from dposer_ros.conversions import (
     Cameras,
     cameras_from_msg,
@@ -35,12 +36,14 @@ from dposer_ros.conversions import (
 from dposer_ros.diagnostics import Diagnostics, FrameTimes
 from dposer_ros.events import SHORT_GAP, Event, TrackWatch
 from dposer_ros.gate import StampGate
+from dposer_ros.hri_bodies import HriBodies
 from dposer_ros.keypoint_source import KeypointSource
 from dposer_ros.ladder import QualityLadder
 from dposer_ros.latest import LatestWorker
 from dposer_ros.live_model import LiveModel, load_live_model
 from dposer_ros.mixed_input import MixedInput
 from dposer_ros.msg import KeypointFrame, TrackEvent
+from dposer_ros.node_config import HriConfig, NodeConfig
 from dposer_ros.output_frame import OutputFrame
 from dposer_ros.outputs import Counters, Outputs
 from dposer_ros.parameters import NodeParameters
@@ -93,7 +96,7 @@ class WholeBodyNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._worker: LatestWorker[tuple[KeypointFrame, FrameTimes, KeypointFrame | None]] | None
         self._worker = None
-        self._source: KeypointSource | None = None
+        self._source: KeypointSource | HriBodies | None = None
         self._mixed: MixedInput | None = None
         self._camera_input: Subscription | None = None
         self._output_frame: OutputFrame | None = None
@@ -398,7 +401,7 @@ class WholeBodyNode(LifecycleNode):
         self._fitted_config = self._settings.core
         model = self._load(self._fitted_config)
         self._outputs = Outputs(
-            self, model.info, model.rest_joints, self._settings.node, self.refusals.add
+            self, model.info, model.rest_joints, self._output_config(), self.refusals.add
         )
         self.snapshots = Snapshots(self._settings.node.snapshot.seconds)
         self._model = model
@@ -408,6 +411,17 @@ class WholeBodyNode(LifecycleNode):
         seconds = time.perf_counter() - begin
         self.get_logger().info(f'configured with {model.info.name} in {seconds:.1f} s')
         self.reports.announce(Event(TrackEvent.PROGRESS, f'configured in {seconds:.1f} s'))
+
+    def _output_config(self) -> NodeConfig:
+        """Two nodes must not both say who is tracked on the topics of REP-155."""
+        config = self._settings.node
+        if not config.hri.enable or self._settings.core.input.type != hri_bodies.TYPE:
+            return config
+        self.get_logger().warning(
+            f'input.type {hri_bodies.TYPE}: /humans/bodies belongs to the detector, hri.enable is '
+            'taken as false'
+        )
+        return dataclasses.replace(config, hri=HriConfig(enable=False))
 
     def _load(self, config: Config) -> LiveModel:
         worker = self._settings.node.worker
@@ -452,18 +466,19 @@ class WholeBodyNode(LifecycleNode):
             ),
             qos_overriding_options=QOS_OVERRIDES,
         )
-        self._source = KeypointSource(
-            self,
-            self._on_keypoints,
-            self._settings.core.input,
-            refuses_qos(self.refusals.add, '/keypoints', is_input=True),
-        )
+        self._source = self._listen(self._settings.core.input)
         if self._settings.node.output_frame:
             self._output_frame = OutputFrame(
                 self, self._settings.node.output_frame, self.refusals.add
             )
         if self._settings.core.input.beside != 'none':
             self._mixed = MixedInput(self, self.refusals, self._settings.core.input, self._put)
+
+    def _listen(self, config: InputConfig) -> KeypointSource | HriBodies:
+        if config.type == hri_bodies.TYPE:
+            return HriBodies(self, self.refusals, self._on_keypoints, config)
+        on_incompatible = refuses_qos(self.refusals.add, '/keypoints', is_input=True)
+        return KeypointSource(self, self._on_keypoints, config, on_incompatible)
 
     @transition(on_failure=TransitionCallbackReturn.ERROR)
     def on_deactivate(self) -> None:

@@ -223,6 +223,11 @@ def adapter_of_type(config: Config) -> dict[str, str]:
 
     types = {NATIVE: NATIVE_TYPE, **{name: a.type for name, a in ADAPTERS.items()}}
     names = types if config.input.type == AUTO else [config.input.type]
+    if not types.keys() >= set(names):
+        raise ConfigError(
+            f"input.type '{config.input.type}' is for the live node: give --topic "
+            "/humans/bodies/<id>/skeleton2d and input.type 'hri' for one body of a bag"
+        )
     found: dict[str, str] = {}
     for name in names:
         found.setdefault(types[name], name)
