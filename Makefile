@@ -6,11 +6,16 @@ CLIP ?=
 # That index holds few versions of what torch needs: those come with the other packages.
 TORCH_INDEX_URL ?=
 
-VENV := $(CURDIR)/.venv
+# `make DISTRO=jazzy TARGET`: another ROS 2, with its own .venv-jazzy, install-jazzy and build-jazzy.
+DISTRO ?= kilted
+SUFFIX := $(patsubst %,-%,$(filter-out kilted,$(DISTRO)))
+VENV := $(CURDIR)/.venv$(SUFFIX)
 BIN := $(VENV)/bin
-PREFIX := $(CURDIR)/install
+PREFIX := $(CURDIR)/install$(SUFFIX)
+BUILD := build$(SUFFIX)
+CONSTRAINTS := $(VENV)/.constraints.txt
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
-LISTS := core ros detector demo view training dev
+LISTS := core ros$(SUFFIX) detector demo view training dev
 TIMED := $(PYTHON) scripts/timed.py
 # The wheels of ROS 2 make the virtual environment the ROS 2 prefix.
 ROS_ENV := PATH="$(BIN):$$PATH" AMENT_PREFIX_PATH="$(VENV)" CMAKE_PREFIX_PATH="$(VENV)"
@@ -40,7 +45,7 @@ lint: $(VENV)/.installed  ## style, format and import contracts
 	$(BIN)/lint-imports
 
 clean:  ## remove everything that was built, the virtual environment too
-	rm -rf $(VENV) $(PREFIX) build out
+	rm -rf $(VENV) $(PREFIX) $(BUILD) out
 
 body: $(VENV)/.installed
 	$(TIMED) 'open body' $(BIN)/dposer body build
@@ -51,11 +56,15 @@ $(VENV)/.created:
 	$(TIMED) 'virtual environment' $(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.packages: $(VENV)/.created $(wildcard requirements/*.txt)
+# Of two lines for one package the first holds: that of the distribution.
+$(CONSTRAINTS): $(VENV)/.created $(wildcard requirements/constraints*.txt)
+	awk -F== '!seen[$$1]++' requirements/constraints$(SUFFIX).txt requirements/constraints.txt > $@
+
+$(VENV)/.packages: $(CONSTRAINTS) $(wildcard requirements/*.txt)
 ifneq ($(TORCH_INDEX_URL),)
-	$(TIMED) 'torch' $(PIP_INSTALL) -c requirements/constraints.txt torch --no-deps --index-url $(TORCH_INDEX_URL)
+	$(TIMED) 'torch' $(PIP_INSTALL) -c $(CONSTRAINTS) torch --no-deps --index-url $(TORCH_INDEX_URL)
 endif
-	$(TIMED) 'packages' $(PIP_INSTALL) -c requirements/constraints.txt \
+	$(TIMED) 'packages' $(PIP_INSTALL) -c $(CONSTRAINTS) \
 	  $(LISTS:%=-r requirements/%.txt)
 	$(TIMED) 'packages without their dependencies' $(PIP_INSTALL) --no-deps -r requirements/no-deps.txt
 	@touch $@
@@ -67,17 +76,17 @@ $(VENV)/.installed: $(VENV)/.packages pyproject.toml
 # The wheels of ROS 2 lack these packages; /tf and the topics of REP-155 need them.
 .PHONY: tf2_msgs hri_msgs
 tf2_msgs hri_msgs:
-	$(ROS_ENV) $(TIMED) '$@: configure' $(BIN)/cmake -S ros_interfaces/$@ -B build/$@ \
+	$(ROS_ENV) $(TIMED) '$@: configure' $(BIN)/cmake -S ros_interfaces/$@ -B $(BUILD)/$@ \
 	  -G Ninja -DCMAKE_INSTALL_PREFIX=$(PREFIX) -DPython3_EXECUTABLE=$(BIN)/python \
 	  -DBUILD_TESTING=OFF --log-level=WARNING
-	$(ROS_ENV) $(TIMED) '$@: build' $(BIN)/cmake --build build/$@ --target install
+	$(ROS_ENV) $(TIMED) '$@: build' $(BIN)/cmake --build $(BUILD)/$@ --target install
 
 $(PREFIX)/.built: $(VENV)/.installed CMakeLists.txt package.xml $(wildcard cmake/* msg/* srv/* action/* scripts/*.in \
   launch/* config/*)
-	$(ROS_ENV) $(TIMED) 'messages: configure' $(BIN)/cmake -S . -B build/messages -G Ninja \
+	$(ROS_ENV) $(TIMED) 'messages: configure' $(BIN)/cmake -S . -B $(BUILD)/messages -G Ninja \
 	  -DCMAKE_INSTALL_PREFIX=$(PREFIX) -DPython3_EXECUTABLE=$(BIN)/python -DBUILD_TESTING=OFF \
 	  -DMESSAGES_ONLY=ON --log-level=WARNING
-	$(ROS_ENV) $(TIMED) 'messages: build' $(BIN)/cmake --build build/messages --target install
+	$(ROS_ENV) $(TIMED) 'messages: build' $(BIN)/cmake --build $(BUILD)/messages --target install
 	@for package in tf2_msgs hri_msgs; do $(BIN)/python -c "import $$package" 2> /dev/null \
 	  || $(MAKE) --no-print-directory $$package || exit 1; done
 	@$(BIN)/python -m dposer_ros.environment

@@ -76,7 +76,8 @@ class _Past:
         Called before `jitters`, which notes the time of the frame.
         """
         shape = hand - hand[0]
-        if self._believed is not None:
+        # In space the other signs suffice, and a hand that swings a sword leaps farther than this.
+        if self._believed is not None and hand.shape[1] == 2:
             then, before = self._believed
             is_watched = (stamp_ns - self._stamp_ns) * 1e-9 <= _SHORT_DT
             is_recent = (stamp_ns - then) * 1e-9 <= _LEAP_SECONDS

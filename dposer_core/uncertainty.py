@@ -30,7 +30,7 @@ SIZE_SIGMA, KNOWN_SIZE_SIGMA = 0.06, 0.015
 # s, after which a pose that was seen tells nothing more: exp(-(t / s)^2) of it is left. Chosen so
 # that errors of hands and legs have the published spread 0.03 to 0.3 s after they were seen, on
 # the tuning clips of live_truth.
-_HAND_SECONDS, _BODY_SECONDS = 0.16, 0.3
+_HAND_SECONDS, _BODY_SECONDS = 0.2, 0.3
 _MEASURED = 20.0  # information of the keypoints of a frame, in that of the prior: from here on an
 # axis is measured, and the window knows best; below, neighbouring frames add about as much as
 _LOOKS = 4.0  # independent ones do

@@ -40,8 +40,13 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def message_prefix() -> Path:
-    """The install prefix of `make messages`: `install/` beside this package."""
-    return CHECKOUT / 'install'
+    """The install prefix of `make messages`: `install/` beside this package.
+
+    It is `install-jazzy/` for the Python of `.venv-jazzy/`, which `make DISTRO=jazzy` makes.
+    """
+    venv = Path(sys.prefix)
+    is_ours = venv.parent == CHECKOUT
+    return CHECKOUT / (venv.name.replace('.venv', 'install') if is_ours else 'install')
 
 
 def ros_environment(

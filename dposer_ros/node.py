@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
@@ -48,7 +48,14 @@ from dposer_ros.output_frame import OutputFrame
 from dposer_ros.outputs import Counters, Outputs
 from dposer_ros.parameters import NodeParameters
 from dposer_ros.process import run_until_signal
-from dposer_ros.refusals import Refusals, Refused, guarded, refuses_qos, transition
+from dposer_ros.refusals import (
+    GuardedLifecycleNode,
+    Refusals,
+    Refused,
+    guarded,
+    refuses_qos,
+    transition,
+)
 from dposer_ros.reports import Reports
 from dposer_ros.services import Services
 from dposer_ros.snapshot import Snapshots
@@ -73,7 +80,7 @@ class LastFrame:
     age_in: float  # s by the node's clock, when it arrived
 
 
-class WholeBodyNode(LifecycleNode):
+class WholeBodyNode(GuardedLifecycleNode):
     """See the module; topics and parameters are in the README.
 
     Args:

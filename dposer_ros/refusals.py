@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.impl.rcutils_logger import RcutilsLogger
-from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import qos_policy_name_from_kind
 
 from dposer_core.errors import ObservationError
@@ -149,3 +150,17 @@ def transition(on_failure: TransitionCallbackReturn) -> Callable[[Callable], Cal
         return run
 
     return decorate
+
+
+class GuardedLifecycleNode(LifecycleNode):
+    """Refuses a transition that its state does not have.
+
+    rclpy 7 (Jazzy) lets the exception out into the spin, and whoever asked waits for ever.
+    """
+
+    def _LifecycleNodeMixin__change_state(self, transition_id: int) -> TransitionCallbackReturn:
+        try:
+            return super()._LifecycleNodeMixin__change_state(transition_id)
+        except rclpy_implementation.RCLError as error:
+            self.get_logger().error(f'transition {transition_id} refused: {error}')
+            return TransitionCallbackReturn.ERROR

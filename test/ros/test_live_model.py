@@ -25,7 +25,7 @@ def seen(points):
 
 
 def test_real_fit_answers_and_its_urdf_stands_where_the_state_does(standing):
-    start = dict(fit__deadline=1.0, fit__freeze_betas_after=0.3, input__max_age=5.0)
+    start = dict(fit__deadline=1.0, fit__freeze_betas_after=0.05, input__max_age=5.0)
     with active_node(load_live_model, **start) as (node, probe):
         for i in range(20):  # each answered before the next: a busy machine must not drop any
             probe.send(seen(standing + (0.02 * np.sin(i / 3), 0.0, 0.0)))

@@ -51,9 +51,9 @@ def test_hidden_hands_are_called_so_and_trusted_when_they_are_back(hidden_row) -
 @pytest.mark.timeout(1800)
 def test_errors_of_hidden_hands_are_what_is_published(hidden_row) -> None:
     share = hidden_row['within_1_sigma']
-    if hidden_row['seconds'] < 1.0:
-        assert 0.68 < share < 0.85
-        pytest.xfail('too careful just after a hand was seen: 76 to 80 % (docs/PEOPLE.md)')
+    if hidden_row['dim'] == 2 and hidden_row['seconds'] < 1.0:
+        assert 0.68 < share < 0.83
+        pytest.xfail('one camera: the size of these bodies shows in their proportions, 77 to 78 %')
     assert share == pytest.approx(0.68, abs=0.05)
 
 
@@ -71,13 +71,13 @@ def test_hands_come_back_where_they_were_said_to_be(hidden_row) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize('dim', [2, 3])
 def test_hands_that_are_real_are_believed_and_invented_ones_not(fit_parts, dim: int) -> None:
-    # One camera cannot tell these from real ones; docs/PEOPLE.md has their shares.
-    passing = ('the other hand', 'the other hand, moved here', 'pointing back') if dim == 2 else ()
-    for row in invented(*fit_parts, dim, count=4):
+    # One camera cannot always tell these from real ones; docs/PEOPLE.md has their shares.
+    most = {'the other hand, moved here': 0.1, 'pointing back': 0.12} if dim == 2 else {}
+    for row in invented(*fit_parts, dim, count=14):
         print(row)
         assert row['real_refused'] == 0.0
-        if row['passed_on'] is not None and row['invented'] not in passing:
-            assert row['passed_on'] <= 0.02
+        if row['passed_on'] is not None:
+            assert row['passed_on'] <= most.get(row['invented'], 0.02)
 
 
 @pytest.mark.slow
