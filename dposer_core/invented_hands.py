@@ -135,9 +135,10 @@ class InventedHands:
         ]
         if all(shown) and not any(refused):
             refused = _is_the_other(points, seen, expected)
-        copy = self._copied(observation.stamp_ns, points) if all(shown) else None
-        if copy is not None:
-            refused[copy] = True
+        if not all(shown):
+            self._copy = None
+        elif self._copied(observation.stamp_ns, points) is not None:
+            refused[self._copy] = True
         for side, past in enumerate(self._past):
             if shown[side]:
                 refused[side] |= past.leaps(observation.stamp_ns, points[_HANDS[side]])
