@@ -1,4 +1,4 @@
-"""The other ROS 2 distribution that pip offers: set up from nothing, and all fast ROS tests there."""
+"""The other ROS 2 distribution that pip offers: set up from nothing, all fast ROS tests there."""
 
 import os
 import re
