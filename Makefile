@@ -9,6 +9,9 @@ TORCH_INDEX_URL ?=
 # `make DISTRO=jazzy TARGET`: another ROS 2, with its own .venv-jazzy, install-jazzy and build-jazzy.
 DISTRO ?= kilted
 SUFFIX := $(patsubst %,-%,$(filter-out kilted,$(DISTRO)))
+ifeq ($(wildcard requirements/constraints$(SUFFIX).txt),)
+$(error DISTRO=$(DISTRO) is not known: requirements/constraints$(SUFFIX).txt does not exist; choose kilted or jazzy)
+endif
 VENV := $(CURDIR)/.venv$(SUFFIX)
 BIN := $(VENV)/bin
 PREFIX := $(CURDIR)/install$(SUFFIX)

@@ -53,17 +53,18 @@ def quat_xyzw_to_rotvec(quat_xyzw: Any) -> Any:
     return roma.unitquat_to_rotvec(quat_xyzw)
 
 
-def chain_quat_xyzw(quats: np.ndarray) -> np.ndarray:
-    """(N, 4) rotations from parent to child -> (4,) of the whole chain, R = R_0 R_1 ... R_N-1."""
-    x, y, z, w = 0.0, 0.0, 0.0, 1.0
-    for bx, by, bz, bw in quats.tolist():  # a tenth of the time of one call per product
-        x, y, z, w = (
-            w * bx + x * bw + y * bz - z * by,
-            w * by - x * bz + y * bw + z * bx,
-            w * bz + x * by - y * bx + z * bw,
-            w * bw - x * bx - y * by - z * bz,
-        )
-    return np.array([x, y, z, w])
+def multiply_quat_xyzw(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(4,) unit quaternion of a b, each (4,): in a thirtieth of the time of scipy's objects."""
+    ax, ay, az, aw = a.tolist()
+    bx, by, bz, bw = b.tolist()
+    return np.array(
+        [
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+            aw * bw - ax * bx - ay * by - az * bz,
+        ]
+    )
 
 
 def rotmat_to_rot6d(rotmat: Any) -> Any:

@@ -44,9 +44,9 @@ def message_prefix() -> Path:
 
     It is `install-jazzy/` for the Python of `.venv-jazzy/`, which `make DISTRO=jazzy` makes.
     """
-    venv = Path(sys.prefix)
-    is_ours = venv.parent == CHECKOUT
-    return CHECKOUT / (venv.name.replace('.venv', 'install') if is_ours else 'install')
+    venv = Path(sys.prefix).resolve()
+    of_distribution = venv.parent == CHECKOUT and venv.name.startswith('.venv-')
+    return CHECKOUT / (venv.name.replace('.venv', 'install') if of_distribution else 'install')
 
 
 def ros_environment(

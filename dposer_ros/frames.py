@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dposer_core import skeleton
-from dposer_core.rotations import chain_quat_xyzw
+from dposer_core.rotations import multiply_quat_xyzw
 
 # p_body = R_BODY_SMPLX @ p_smplx, for a pelvis at rest.
 R_BODY_SMPLX = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -101,7 +101,7 @@ def body_pose(joints: np.ndarray, root_quat_xyzw: np.ndarray) -> tuple[np.ndarra
     Returns:
         Origin (3,), and rotation from the body frame to the output frame, quaternion x, y, z, w.
     """
-    rotation = chain_quat_xyzw(np.stack([root_quat_xyzw, _SMPLX_BODY_QUAT_XYZW]))
+    rotation = multiply_quat_xyzw(root_quat_xyzw, _SMPLX_BODY_QUAT_XYZW)
     return joints[HIPS].mean(axis=0), rotation
 
 

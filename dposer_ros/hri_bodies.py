@@ -92,11 +92,12 @@ class HriBodies:
         ids = list(dict.fromkeys(message.ids))
         good = [i for i in ids if len(i) <= _MAX_ID and i.isascii() and i.isidentifier()]
         if len(good) < len(ids) or len(good) > MAX_PEOPLE:
-            named = ', '.join(repr(i[:_MAX_ID]) for i in ids[:5])
+            named = ', '.join(repr(i[:_MAX_ID]) for i in [*(set(ids) - set(good)), *good][:5])
             self.refusals.add(
                 'adapter',
-                f'{len(ids)} ids of {ROOT}/tracked ({named}, ...): at most {MAX_PEOPLE} are '
-                'followed, of letters, digits and _, beginning with a letter',
+                f'{len(ids)} ids of {ROOT}/tracked, {len(ids) - len(good)} of them no part of a '
+                f'topic ({named}): at most {MAX_PEOPLE} are followed, of up to {_MAX_ID} letters, '
+                'digits and _, not beginning with a digit',
             )
         good = good[:MAX_PEOPLE]
         if set(good) == set(self._bodies):

@@ -107,7 +107,11 @@ class _Listener(Node):
             publishers = self.get_publishers_info_by_topic(topic)
             if not publishers:
                 is_needed = _CAMERA_INFO not in types  # 3D keypoints need none
-                remedy = 'remap it: keypoints_topic:=NAME, camera_info_topic:=NAME'
+                remedy = (
+                    'start the ROS4HRI detector (input_type:=hri_bodies listens to nothing else)'
+                    if topic.startswith('/humans/')
+                    else 'remap it: keypoints_topic:=NAME, camera_info_topic:=NAME'
+                )
                 status = 'fail' if is_needed else 'absent'
                 yield Row(topic, is_needed, status, f'nobody publishes {", ".join(types)}', remedy)
                 continue

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from dposer_core import rotations
 
@@ -65,3 +66,9 @@ def test_mirror_conjugates_by_the_reflection():
     np.testing.assert_allclose(
         mirrored, reflection @ rotations.rotvec_to_rotmat(x) @ reflection, atol=1e-12
     )
+
+
+def test_product_of_quaternions_is_that_of_scipy():
+    a, b = Rotation.random(2, random_state=3)
+    product = Rotation.from_quat(rotations.multiply_quat_xyzw(a.as_quat(), b.as_quat()))
+    assert ((a * b).inv() * product).magnitude() < 1e-12

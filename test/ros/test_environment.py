@@ -85,6 +85,20 @@ def test_pth_keeps_the_guard_when_the_library_path_is_complete(prefix: Path, mon
 
 
 @pytest.mark.ros
+@pytest.mark.parametrize(
+    ('venv', 'prefix'),
+    [
+        ('.venv', 'install'), ('.venv-jazzy', 'install-jazzy'), ('env', 'install'),
+        ('../elsewhere/.venv-jazzy', 'install'),
+    ],
+)  # fmt: skip
+def test_each_distribution_has_its_prefix_and_all_else_the_usual_one(
+    venv: str, prefix: str, monkeypatch
+) -> None:
+    monkeypatch.setattr(sys, 'prefix', str(environment.CHECKOUT / venv))
+    assert environment.message_prefix() == environment.CHECKOUT / prefix
+
+
 def test_a_fresh_python_loads_the_messages() -> None:
     assert run_python(LOAD_MESSAGES) == 'loaded'
 

@@ -145,7 +145,9 @@ def _arrays(path: Path, form: Format) -> dict[str, np.ndarray]:
                 return {'code': loaded}
             return {key: loaded[key] for key in loaded.files}
     except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        reason = str(error).partition('. If you trust')[0]  # numpy's advice to unpickle it
+        # numpy takes whatever it does not know for pickled data, and advises to unpickle it.
+        is_foreign = isinstance(error, ValueError) and 'pickled' in str(error)
+        reason = 'it is no numpy file of plain numbers' if is_foreign else error
         raise ConfigError(
             f'{path} cannot be read as predictions of {form.name}: {reason}'
         ) from error
